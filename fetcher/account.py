@@ -1,0 +1,101 @@
+"""The account of a run: every record that was seen falls into exactly one class. Pure.
+
+Records are counted by their row number in a bitmap (125 KB for a million), so that
+overlapping pages and duplicates count once without holding the history in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from fetcher.models import State, Variant
+from fetcher.plan import TODO
+
+if TYPE_CHECKING:
+    from fetcher.models import Entry, JobId
+
+
+class Class(Enum):
+    """What became of a record in this run."""
+
+    DOWNLOADED = auto()
+    ADOPTED = auto()
+    ALREADY = auto()
+    FAILED = auto()
+    PENDING = auto()  # not finished by the service, or not yet by us
+    REJECTED = auto()
+    FILTERED = auto()
+    TODO = auto()  # to be fetched; whatever is left of it when a run ends counts as pending
+
+
+_OF_STATE = {
+    State.COMPLETE: Class.ALREADY,
+    State.WAITING: Class.PENDING,
+    State.REJECTED: Class.REJECTED,
+    State.FILTERED: Class.FILTERED,
+    **dict.fromkeys(TODO, Class.TODO),
+}
+
+
+@dataclass(slots=True)
+class Account:
+    """Counts by class, bytes, and what the final event needs."""
+
+    counts: Counter[Class] = field(default_factory=Counter)
+    invalid: int = 0
+    bytes_stored: int = 0
+    bytes_fetched: int = 0
+    failed_originals: set[JobId] = field(default_factory=set)
+    _seen: bytearray = field(default_factory=bytearray)
+
+    @property
+    def records(self) -> int:
+        """Return how many distinct records were seen."""
+        return self.counts.total()
+
+    def listed(self, seq: int, before: State | None, after: State) -> bool:
+        """Count a record that a page showed; return whether this run sees it for the first time."""
+        if self._mark(seq):
+            self.counts[_OF_STATE[after]] += 1
+            return True
+        if before is not None and before is not after:
+            self._move(_OF_STATE[before], _OF_STATE[after])
+        return False
+
+    def taken(self, entry: Entry) -> None:
+        """Count a record that an earlier run left to be fetched and no page has shown."""
+        if entry.variant is Variant.DENOISED and self._mark(entry.seq):
+            self.counts[Class.TODO] += 1
+
+    def ended(self, entry: Entry, outcome: Class, *, stored: int = 0, fetched: int = 0) -> None:
+        """Count how the fetching of one file ended, and its bytes."""
+        self.bytes_stored += stored
+        self.bytes_fetched += fetched
+        if entry.variant is Variant.DENOISED:
+            self._move(Class.TODO, outcome)
+        elif outcome is Class.FAILED:
+            self.failed_originals.add(entry.job.id)
+        elif outcome in {Class.DOWNLOADED, Class.ADOPTED}:
+            self.failed_originals.discard(entry.job.id)
+
+    def again(self, entry: Entry) -> None:
+        """Count that a file which ended as failed is to be fetched once more (`retry`)."""
+        if entry.variant is Variant.DENOISED and self.counts[Class.FAILED] > 0:
+            self._move(Class.FAILED, Class.TODO)
+
+    def _move(self, before: Class, after: Class) -> None:
+        if before is not after and self.counts[before] > 0:
+            self.counts[before] -= 1
+            self.counts[after] += 1
+
+    def _mark(self, seq: int) -> bool:
+        index, bit = seq >> 3, 1 << (seq & 7)
+        if index >= len(self._seen):
+            self._seen.extend(bytes(index + 4096 - len(self._seen)))
+        if self._seen[index] & bit:
+            return False
+        self._seen[index] |= bit
+        return True

@@ -1,0 +1,49 @@
+"""Undoing a Content-Encoding that nobody asked for, without letting it grow beyond reason."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from fetcher.errors import ContentError, ShortBodyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MOST_BYTES = 1 << 20  # handed out at once, however much a few bytes expand to
+_AUTO = 32 + zlib.MAX_WBITS  # gzip or zlib, told by the first bytes
+
+
+class Decoder:
+    """One encoded body: `encoding` is `gzip` or `deflate` (RFC 9110 §8.4.1)."""
+
+    def __init__(self, encoding: str) -> None:
+        self._raw_allowed = encoding == "deflate"  # many servers send it without its wrapper
+        self._stream = zlib.decompressobj(_AUTO)
+        self._begun = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what the next bytes decode to; raises ContentError where they are no such code."""
+        if self._stream.eof:
+            return
+        try:
+            yield from self._decoded(data)
+        except zlib.error as error:
+            if not self._raw_allowed or self._begun:
+                raise ContentError(f"the encoded body is damaged ({error})") from error
+            self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+            self._raw_allowed = False
+            yield from self.feed(data)
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        while data and not self._stream.eof:
+            plain = self._stream.decompress(data, _MOST_BYTES)
+            data = self._stream.unconsumed_tail
+            if plain:
+                self._begun = True
+                yield plain
+
+    def finish(self) -> None:
+        """Raise ShortBodyError unless the code has come to its own end."""
+        if not self._stream.eof:
+            raise ShortBodyError("the encoded body ended before its own end")

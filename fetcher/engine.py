@@ -1,0 +1,185 @@
+"""`Fetcher`: what a run does from start to end, and the library's face."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from fetcher.account import Class
+from fetcher.errors import ApiError, FetcherError
+from fetcher.events import Event, Notice, RunCompleted, RunStarted, Sink
+from fetcher.planning import plan
+from fetcher.run import Run, opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from fetcher.settings import Settings
+
+_STOP_WITHIN_S = 4.0  # contract 5.8 allows 5 s from the signal to the end
+STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM = 130, 143
+
+
+class Stop:
+    """A request to stop; `exit_code` is what the run then ends with."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self.exit_code: int | None = None
+
+    def ask(self, exit_code: int) -> None:
+        """Ask for a stop; the first reason stays."""
+        if self.exit_code is None:
+            self.exit_code = exit_code
+            self._asked.set()
+
+    async def asked(self) -> None:
+        """Return once a stop is asked for."""
+        await self._asked.wait()
+
+
+async def until_stopped(work: Awaitable[None], stop: Stop) -> bool:
+    """Run `work`; return whether it came to its end before a stop was asked for.
+
+    After a stop the work is cancelled and has a few seconds to leave everything in order.
+    """
+    task = asyncio.ensure_future(work)
+    asked = asyncio.create_task(stop.asked())
+    try:
+        await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return True
+        task.cancel()
+        await asyncio.wait({task}, timeout=_STOP_WITHIN_S)
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            await task
+        return False
+    finally:
+        asked.cancel()
+        task.cancel()
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that ended a group of tasks: ours before anything foreign."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            stack[:0] = error.exceptions
+        else:
+            flat.append(error)
+    ours = [error for error in flat if isinstance(error, FetcherError)]
+    return (ours or flat)[0]
+
+
+class Fetcher:
+    """Fetches one account's finished jobs into one destination.
+
+    `async with Fetcher(settings) as fetcher: async for event in fetcher.backfill(): ...`
+    Events are those of `fetcher.events`; the last one of a run is `RunCompleted`, whose
+    `exit_code` tells how it ended. Raises UsageError, LockedError, StorageError and
+    ManifestError where a run cannot begin.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stop = Stop()
+        self._tasks: set[asyncio.Task[RunCompleted]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def backfill(self) -> AsyncIterator[Event]:
+        """Yield the events of one full pass."""
+        return self._events(self.run_backfill)
+
+    def plan(self) -> AsyncIterator[Event]:
+        """Yield what a backfill would do with each job (`Planned`); nothing is written."""
+        return self._events(self.run_plan)
+
+    async def _events(self, run: Callable[[Sink], Awaitable[RunCompleted]]) -> AsyncIterator[Event]:
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        async def work() -> RunCompleted:
+            try:
+                return await run(queue.put_nowait)
+            finally:
+                queue.put_nowait(None)
+
+        task = asyncio.create_task(work())
+        self._tasks.add(task)
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._tasks.discard(task)
+
+    async def run_backfill(self, sink: Sink) -> RunCompleted:
+        """Fetch every finished job that the manifest does not hold; return the final event."""
+        async with opened(self.settings, sink, command="backfill") as run:
+            sink(RunStarted("backfill", str(run.destination.root)))
+            exit_code = await self._end_of(run, _backfill(run))
+            if not exit_code:
+                await asyncio.to_thread(run.parts.purge)
+            final = await run.completed(exit_code)
+            sink(final)
+            return final
+
+    async def run_plan(self, sink: Sink) -> RunCompleted:
+        """Tell of what a backfill would do; return the final event.
+
+        Raises KeyRefusedError, ApiError besides what hinders a run to begin.
+        """
+        finals: list[RunCompleted] = []
+
+        async def work() -> None:
+            finals.append(await plan(self.settings, sink))
+
+        if await until_stopped(work(), self.stop):
+            return finals[0]
+        final = RunCompleted(exit_code=self.stop.exit_code or STOPPED_BY_SIGINT)
+        sink(final)
+        return final
+
+    async def _end_of(self, run: Run, work: Awaitable[None]) -> int:
+        """Carry the work out; return the exit status that its end calls for (contract 1)."""
+        try:
+            if not await until_stopped(work, self.stop):
+                return self.stop.exit_code or STOPPED_BY_SIGINT
+        except FetcherError as error:
+            run.sink(Notice("ERROR", str(error)))
+            return error.exit_code
+        failed = run.account.counts[Class.FAILED] + len(run.account.failed_originals)
+        return 1 if failed else 0
+
+
+async def _backfill(run: Run) -> None:
+    """List everything while downloading; then download what is left of the queue.
+
+    Where the API fails on the way, what was listed before is still fetched, and the error
+    is raised afterwards. Raises KeyRefusedError at once, StorageError, ApiError.
+    """
+    failure: ApiError | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(run.pipeline.serve())
+            try:
+                await run.list_all()
+            except ApiError as error:
+                failure = error
+            run.pipeline.close()
+            await serving
+    except BaseExceptionGroup as errors:
+        raise first_cause(errors) from None
+    if failure is not None:
+        raise failure

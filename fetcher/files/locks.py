@@ -1,0 +1,99 @@
+"""One process per destination: a lock that dies with its holder, and who that is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fetcher.errors import LockedError
+from fetcher.files.trouble import explained
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOCK = "lock"
+_HOLDER = "holder.json"
+
+
+@contextlib.contextmanager
+def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
+    """Hold the lock of every folder; raises LockedError naming the holder after `wait_s`.
+
+    The kernel drops the lock when its holder ends, however it ends, so a kill leaves
+    nothing that must be cleaned up. Who holds it stands in a file of its own: taking the
+    lock may empty the lock file.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - 25 ms that readers need not pay
+
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(set(folders)):
+            try:
+                with explained(folder):
+                    stack.enter_context(FileLock(folder / _LOCK, timeout=wait_s, mode=0o600))
+            except Timeout as error:
+                raise LockedError(
+                    f"Another process works on this destination: {_describe(folder)}. "
+                    "Wait for it, stop it, or give --wait-lock."
+                ) from error
+            _announce(folder, command)
+            stack.callback(_withdraw, folder)
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process holds that folder's lock now."""
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - 25 ms that others need not pay
+
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def holder(folder: Path) -> dict[str, str] | None:
+    """Return what the last holder said of itself: pid, host, command, since."""
+    try:
+        said = json.loads((folder / _HOLDER).read_text())
+    except (OSError, ValueError):
+        return None
+    return {str(k): str(v) for k, v in said.items()} if isinstance(said, dict) else None
+
+
+def _describe(folder: Path) -> str:
+    who = holder(folder)
+    if who is None:
+        return f"{folder} is locked"
+    return (
+        f"fetcher {who.get('command', '?')}, process {who.get('pid', '?')} on "
+        f"{who.get('host', '?')}, since {who.get('since', '?')}"
+    )
+
+
+def _announce(folder: Path, command: str) -> None:
+    text = json.dumps(
+        {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "command": command,
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+    with explained(folder):
+        fresh = folder / f"{_HOLDER}.{os.getpid()}"
+        fresh.write_text(text)
+        fresh.replace(folder / _HOLDER)
+
+
+def _withdraw(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / _HOLDER).unlink()

@@ -1,0 +1,259 @@
+"""Unfinished files: `partial/<key>.part` with a journal `<key>.journal` beside it.
+
+The journal's first line names the version of the body (validator, length, digests). Every
+further line is `LENGTH SHA256`: the digest of the file's first LENGTH bytes, written after
+those bytes. What is trusted after a crash is never what a file system happens to hold but
+what a journal line proves: the longest prefix whose digest is right. A power cut that
+loses or zeroes a tail therefore costs that tail and nothing else. Data and journal are
+fsynced every 8 MiB or 5 s, so a power cut costs no more than that.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fetcher.files.trouble import explained
+from fetcher.models import Partial, Validator
+from fetcher.proof import Digest, Digester
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from fetcher.models import JobId, Variant
+
+SYNC_BYTES = 8 << 20
+SYNC_AFTER_S = 5.0
+_READ_BYTES = 1 << 20
+_SAFE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
+_FORMAT = 1
+_SHA256_HEX = 64
+
+
+def part_key(job_id: JobId, variant: Variant) -> str:
+    """Return the name that a job's unfinished file has, whatever its link or path."""
+    safe = job_id if _SAFE_ID.fullmatch(job_id) else hashlib.sha256(job_id.encode()).hexdigest()
+    return f"{safe}.{variant}"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which body an unfinished file is of: validator, announced length and digests."""
+
+    validator: Validator
+    bytes_total: int | None
+    digests: tuple[Digest, ...] = ()
+
+
+class Part:
+    """One unfinished file, open for appending. Not thread-safe: one call at a time."""
+
+    def __init__(self, path: Path, version: Version, digester: Digester, length: int) -> None:
+        self.path = path
+        self.version = version
+        self.digester = digester
+        self.bytes_written = length
+        self._journal_path = _journal(path)
+        self._synced_bytes = length
+        self._synced_at_s = time.monotonic()
+        with explained(path):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            try:
+                os.ftruncate(self._fd, length)
+                os.lseek(self._fd, length, os.SEEK_SET)
+                self._log_fd = self._begin_journal()
+            except BaseException:
+                os.close(self._fd)
+                raise
+
+    def _begin_journal(self) -> int:
+        fresh = self._journal_path.with_name(self._journal_path.name + ".new")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, _header(self.version))
+            if self.bytes_written:
+                os.write(fd, self._line())
+            fresh.replace(self._journal_path)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _line(self) -> bytes:
+        return f"{self.bytes_written} {self.digester.sha256_hex()}\n".encode()
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Write `data`, hash it, and note in the journal how far the file is good."""
+        with explained(self.path):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            self.digester.update(data)
+            self.bytes_written += len(data)
+            os.write(self._log_fd, self._line())
+            now_s = time.monotonic()
+            unsynced = self.bytes_written - self._synced_bytes
+            if unsynced >= SYNC_BYTES or now_s - self._synced_at_s >= SYNC_AFTER_S:
+                os.fdatasync(self._fd)
+                os.fdatasync(self._log_fd)
+                self._synced_bytes, self._synced_at_s = self.bytes_written, now_s
+
+    def partial(self) -> Partial:
+        """Return what is here as the value that the next request is made from."""
+        return Partial(self.bytes_written, self.version.bytes_total, self.version.validator)
+
+    def digest_again(self, need: Iterable[str]) -> Digester:
+        """Return a digester with more algorithms that has eaten the file as it is on disk."""
+        digester = Digester(need)
+        with explained(self.path), self.path.open("rb") as data:
+            _feed(data, digester, self.bytes_written)
+        return digester
+
+    def finish(self, mtime_ns: int | None) -> None:
+        """Make the whole file durable with that modification time, and close it."""
+        with explained(self.path):
+            if mtime_ns is not None:
+                os.utime(self._fd, ns=(mtime_ns, mtime_ns))
+            os.fsync(self._fd)
+            self.close()
+
+    def forget(self) -> None:
+        """Drop the journal of a file that has been renamed into place."""
+        with explained(self._journal_path):
+            self._journal_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close both files; what is in them stays for the next attempt."""
+        for fd in (self._fd, self._log_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._log_fd = -1
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".part") + ".journal")
+
+
+def _header(version: Version) -> bytes:
+    said = {
+        "format": _FORMAT,
+        "etag": version.validator.etag,
+        "last_modified": version.validator.last_modified,
+        "bytes_total": version.bytes_total,
+        "digests": [
+            [one.algorithm, base64.b64encode(one.value).decode(), one.field]
+            for one in version.digests
+        ],
+    }
+    return (json.dumps(said) + "\n").encode()
+
+
+class Parts:
+    """The folder of unfinished files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Return where the data of that unfinished file is."""
+        return self.folder / f"{key}.part"
+
+    def size(self, key: str) -> int:
+        """Return the bytes on disk of that unfinished file, proven or not; 0 without one."""
+        try:
+            return self.path(key).lstat().st_size
+        except OSError:
+            return 0
+
+    def begin(self, key: str, version: Version) -> Part:
+        """Return an empty part for a body of that version; what was there is dropped."""
+        need = [one.algorithm for one in version.digests]
+        return Part(self.path(key), version, Digester(need), 0)
+
+    def recover(self, key: str) -> Part | None:
+        """Return the part as far as its journal proves it, None when nothing is proven."""
+        path = self.path(key)
+        try:
+            lines = _journal(path).read_bytes().split(b"\n")
+            version = _parse_header(lines[0])
+            data = path.open("rb")
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        need = [one.algorithm for one in version.digests]
+        with data, explained(path):
+            proven = _prove(data, _checkpoints(lines[1:]), need)
+        if proven is None:
+            return None
+        length, digester = proven
+        return Part(path, version, digester, length)
+
+    def discard(self, key: str) -> None:
+        """Remove the unfinished file and its journal, where they are."""
+        path = self.path(key)
+        with explained(path):
+            for leftover in (_journal(path), path):
+                leftover.unlink(missing_ok=True)
+
+    def purge(self, *, keep: Iterable[str] = ()) -> None:
+        """Remove every file in the folder but those of the keys to keep."""
+        kept = {f"{key}{end}" for key in keep for end in (".part", ".journal")}
+        with explained(self.folder):
+            for leftover in self.folder.iterdir():
+                if leftover.name not in kept:
+                    leftover.unlink(missing_ok=True)
+
+
+def _parse_header(line: bytes) -> Version:
+    said = json.loads(line)
+    if said["format"] != _FORMAT:
+        raise ValueError
+    total = said["bytes_total"]
+    return Version(
+        Validator(said["etag"], said["last_modified"]),
+        None if total is None else int(total),
+        tuple(
+            Digest(name, base64.b64decode(value), field) for name, value, field in said["digests"]
+        ),
+    )
+
+
+def _checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """Yield (length, digest) of the journal's whole lines, as long as they grow."""
+    before = 0
+    for line in lines:
+        length, _, sha256_hex = line.decode("ascii", "replace").partition(" ")
+        if not length.isdigit() or len(sha256_hex) != _SHA256_HEX or int(length) <= before:
+            return
+        before = int(length)
+        yield before, sha256_hex
+
+
+def _prove(
+    data: BinaryIO, checkpoints: Iterable[tuple[int, str]], need: list[str]
+) -> tuple[int, Digester] | None:
+    """Return the longest prefix whose digest is right, with a digester that has eaten it."""
+    digester = Digester(need)
+    proven = 0
+    for length, sha256_hex in checkpoints:
+        _feed(data, digester, length - proven)
+        if digester.sha256_hex() != sha256_hex:
+            digester = Digester(need)
+            data.seek(0)
+            _feed(data, digester, proven)
+            break
+        proven = length
+    return (proven, digester) if proven else None
+
+
+def _feed(data: BinaryIO, digester: Digester, length: int) -> None:
+    while length > 0 and (block := data.read(min(length, _READ_BYTES))):
+        digester.update(block)
+        length -= len(block)

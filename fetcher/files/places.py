@@ -1,0 +1,193 @@
+"""Paths under DIR: looked at, made and taken without ever leaving DIR or overwriting.
+
+Folders are opened one component at a time without following links (openat, O_NOFOLLOW), so
+neither a link that was there nor one that appears meanwhile leads out; a link to a folder
+inside DIR is allowed. A file is put in place by a rename that refuses an existing name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import stat
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fetcher.errors import PlaceError
+from fetcher.files.trouble import explained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_AT_FDCWD = -100 if sys.platform == "linux" else -2
+_RENAME_NOREPLACE = 1  # Linux renameat2(2)
+_RENAME_EXCL = 4  # macOS renameatx_np(2)
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+_READ_BYTES = 1 << 20
+
+
+class TakenError(PlaceError):
+    """Something that fetcher did not write stands at the path."""
+
+
+class Places:
+    """The destination folder DIR."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, path: str) -> os.stat_result | None:
+        """Return what stands at the relative path (links not followed), None when nothing."""
+        try:
+            return (self.root / path).lstat()
+        except (OSError, ValueError):
+            return None
+
+    def is_ours(self, path: str, updated_at: datetime | None) -> bool:
+        """Return whether a regular file inside DIR stands there with this job's mark.
+
+        The mark is the modification time, which is the job's `updated_at` to the
+        nanosecond, or to the second on file systems that keep no more.
+        """
+        found = self.find(path)
+        if found is None or updated_at is None or not stat.S_ISREG(found.st_mode):
+            return False
+        mark_ns = mtime_ns(updated_at)
+        coarse = found.st_mtime_ns == mark_ns - mark_ns % 1_000_000_000
+        if not found.st_size or not (found.st_mtime_ns == mark_ns or coarse):
+            return False
+        return self.contains(path)
+
+    def contains(self, path: str) -> bool:
+        """Return whether the path's folder, links resolved, is inside DIR."""
+        return _is_inside((self.root / path).parent, self.root)
+
+    def put(self, source: Path, path: str) -> tuple[int, list[Path]]:
+        """Rename `source` to the relative path; return its folder (open) and the folders
+        whose entries changed, DIR itself first where it is among them.
+
+        Raises TakenError where something stands there, PlaceError where the path leads out
+        of DIR, StorageError for everything else.
+        """
+        *folders, name = path.split("/")
+        with explained(self.root / path):
+            folder_fd, changed = self._open_folders(folders)
+            try:
+                _rename_new(source, name, folder_fd)
+            except FileExistsError as error:
+                os.close(folder_fd)
+                raise TakenError(f"Something else stands at {path}") from error
+            except BaseException:
+                os.close(folder_fd)
+                raise
+        return folder_fd, changed
+
+    def _open_folders(self, folders: list[str]) -> tuple[int, list[Path]]:
+        here = self.root
+        fd = os.open(here, _FOLDER)
+        changed: list[Path] = []
+        try:
+            for name in folders:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=fd)
+                    changed.append(here)
+                here = here / name
+                deeper = self._open_folder(name, fd, here)
+                os.close(fd)
+                fd = deeper
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, changed
+
+    def _open_folder(self, name: str, parent_fd: int, path: Path) -> int:
+        try:
+            return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent_fd)
+        except OSError as error:
+            if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+                raise
+        if not path.is_symlink():
+            raise TakenError(f"A file stands where the folder {path} should be")
+        if not path.is_dir() or not _is_inside(path, self.root):
+            raise TakenError(f"The link {path} leads out of the destination")
+        return os.open(path, _FOLDER)
+
+
+def _is_inside(folder: Path, root: Path) -> bool:
+    try:
+        return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
+    except (OSError, ValueError):
+        return False
+
+
+def mtime_ns(at: datetime) -> int:
+    """Return the instant as nanoseconds since 1970, exact to the microsecond."""
+    return int(at.timestamp()) * 1_000_000_000 + at.microsecond * 1000
+
+
+def digest_file(path: Path) -> tuple[str, int]:
+    """Return the SHA-256 (hex) and the length in bytes of a regular file.
+
+    Links are not followed. Raises StorageError, PlaceError.
+    """
+    digest = hashlib.sha256()
+    length = 0
+    with explained(path):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 - takes the descriptor over
+            block = bytearray(_READ_BYTES)
+            while count := file.readinto(block):
+                digest.update(memoryview(block)[:count])
+                length += count
+    return digest.hexdigest(), length
+
+
+def _rename_new(source: Path, name: str, folder_fd: int) -> None:
+    """Rename without replacing; FileExistsError where the name is taken."""
+    rename = _native_rename()
+    if rename is not None:
+        code = rename(source, name, folder_fd)
+        if not code:
+            return
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code), name)
+    # No such call on this system or file system: look, then rename. The lock keeps other
+    # fetchers out, so only a foreign program could come between.
+    try:
+        os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(source, name, dst_dir_fd=folder_fd)
+        return
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+@cache
+def _native_rename() -> Callable[[Path, str, int], int] | None:
+    """Return the system's rename that replaces nothing (0 or an errno), None without one."""
+    symbol, flag = ("renameat2", _RENAME_NOREPLACE)
+    if sys.platform == "darwin":
+        symbol, flag = ("renameatx_np", _RENAME_EXCL)
+    try:
+        call = getattr(ctypes.CDLL(None, use_errno=True), symbol)
+    except (AttributeError, OSError):
+        return None
+    call.argtypes = (
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    )
+
+    def rename(source: Path, name: str, folder_fd: int) -> int:
+        failed = call(_AT_FDCWD, os.fsencode(source), folder_fd, os.fsencode(name), flag)
+        return ctypes.get_errno() if failed else 0
+
+    return rename

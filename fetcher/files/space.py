@@ -1,0 +1,47 @@
+"""Free space, and the promise never to fill the disk below `--min-free`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fetcher.errors import StorageError
+from fetcher.files.trouble import explained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that an ordinary user may still write where `folder` is."""
+    with explained(folder):
+        stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+class Space:
+    """Room on the destination's disk, less what transfers under way have been promised."""
+
+    def __init__(self, folder: Path, min_free_bytes: int) -> None:
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        self._promised: dict[object, int] = {}
+
+    def promise(self, holder: object, bytes_left: int) -> None:
+        """Set aside what `holder` will still write; raises StorageError where it cannot be had."""
+        self._promised[holder] = bytes_left
+        self.check()
+
+    def release(self, holder: object) -> None:
+        """Give back whatever was set aside for `holder`."""
+        self._promised.pop(holder, None)
+
+    def check(self) -> None:
+        """Raise StorageError when the disk would be filled below the limit."""
+        free = free_bytes(self._folder)
+        if free - sum(self._promised.values()) < self._min_free_bytes:
+            raise StorageError(
+                f"Not enough space in {self._folder}: {free} bytes are free, and --min-free "
+                f"keeps {self._min_free_bytes} of them. Free some space or lower --min-free; "
+                "the next run goes on from here."
+            )

@@ -1,0 +1,37 @@
+"""What the operating system says about files, in fetcher's errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from typing import TYPE_CHECKING
+
+from fetcher.errors import PlaceError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NAMES = frozenset(
+    {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
+)
+
+
+@contextlib.contextmanager
+def explained(what: Path | str) -> Iterator[None]:
+    """Raise StorageError, or PlaceError where only this one name is the trouble."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, what) from error
+
+
+def explain(error: OSError, what: Path | str) -> StorageError | PlaceError:
+    """Return our error for what the system said about the file `what`."""
+    why = error.strerror or str(error)
+    if error.errno in _FULL:
+        return StorageError(f"The disk is full ({why}): {what}. Free space and run again.")
+    if error.errno in _NAMES:
+        return PlaceError(f"No file can be made at {what}: {why}")
+    return StorageError(f"{what} cannot be used: {why}. Check that it is there and writable.")

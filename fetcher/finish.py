@@ -1,0 +1,249 @@
+"""From proven bytes to a recorded file: path, seal, manifest row, event, in that order.
+
+Works in groups (up to 64 files): one transaction claims their paths, one seal makes them
+durable and visible, one transaction records them. A group is whatever has gathered while
+the group before was on its way, so a lone file never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fetcher.account import Account, Class
+from fetcher.errors import FetcherError, StorageError
+from fetcher.events import DownloadAdopted, DownloadCompleted, DownloadFailed, FileSuspect
+from fetcher.files.parts import Part
+from fetcher.files.places import TakenError, mtime_ns
+from fetcher.files.sealing import Sealable, seal
+from fetcher.look import Adoptable
+from fetcher.manifest.store import Store, Stored
+from fetcher.names import path_key
+from fetcher.threads import run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from concurrent.futures import Executor
+    from datetime import datetime
+
+    from fetcher.events import Sink
+    from fetcher.files.parts import Parts
+    from fetcher.files.space import Space
+    from fetcher.look import Eye
+    from fetcher.manifest.manifest import Manifest
+    from fetcher.models import Entry
+    from fetcher.transfer import Fetched
+
+GROUP_FILES = 64
+_TAKEN = "another file stands at its path, and at the path with the whole id as well"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A file to be put in place, or one that is in place already and only to be recorded."""
+
+    entry: Entry
+    key: str
+    what: Fetched | Adoptable
+    began_s: float
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A recorded file, for hooks."""
+
+    entry: Entry
+    path: str
+    bytes_stored: int
+    sha256: str
+
+
+@dataclass(slots=True)
+class Desk:
+    """What finishing works with. `on_done` is called after the event of each file."""
+
+    manifest: Manifest
+    eye: Eye
+    parts: Parts
+    space: Space
+    group_thread: Executor
+    fsync_threads: Executor
+    sink: Sink
+    account: Account
+    clock: Callable[[], float]
+    now: Callable[[], datetime]
+    on_done: Callable[[Done], Awaitable[None]]
+
+
+class Finisher:
+    """Takes files in with `put`, finishes them in its own `serve` loop."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._queue: asyncio.Queue[Ready | None] = asyncio.Queue(GROUP_FILES)
+
+    async def put(self, ready: Ready) -> None:
+        """Hand a file over; waits while a whole group is waiting already."""
+        await self._queue.put(ready)
+
+    async def close(self) -> None:
+        """Let `serve` return once everything that was put has been finished."""
+        await self._queue.put(None)
+
+    async def serve(self) -> None:
+        """Finish files until closed; raises StorageError, ManifestError."""
+        open_ = True
+        while open_:
+            group = [await self._queue.get()]
+            while len(group) < GROUP_FILES and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            open_ = None not in group
+            ready = [one for one in group if one is not None]
+            if ready:
+                await self._finish(ready)
+
+    async def _finish(self, group: Sequence[Ready]) -> None:
+        desk = self._desk
+        wanted = [(one.entry.seq, self._candidates(one)) for one in group]
+        paths = await desk.manifest.do(Store.claim, wanted)
+        placed: list[tuple[Ready, str]] = []
+        for one, path in zip(group, paths, strict=True):
+            if path is None:
+                await self._fail(one, _TAKEN)
+            else:
+                placed.append((one, path))
+        placed = await self._seal(placed)
+        if placed:
+            await self._record(placed)
+
+    def _candidates(self, one: Ready) -> list[tuple[str, str]]:
+        if isinstance(one.what, Adoptable):
+            return [(one.what.path, path_key(one.what.path))]
+        return self._desk.eye.candidates(one.entry, one.what.extension)
+
+    async def _seal(self, placed: list[tuple[Ready, str]]) -> list[tuple[Ready, str]]:
+        """Put the files in place; return those that are, fail those that cannot be."""
+        desk = self._desk
+        there = [(one, path) for one, path in placed if isinstance(one.what, Adoptable)]
+        moving = [(one, path) for one, path in placed if not isinstance(one.what, Adoptable)]
+        if not moving:
+            return there
+        sealables = [_sealable(one, path, desk.parts) for one, path in moving]
+        troubles = await run(
+            desk.group_thread, seal, sealables, desk.eye.places, desk.space, desk.fsync_threads
+        )
+        for (one, path), sealable, trouble in zip(moving, sealables, troubles, strict=True):
+            final, left = path, trouble
+            if isinstance(trouble, TakenError):
+                final, left = await self._seal_elsewhere(one, path, sealable)
+            if isinstance(left, StorageError):
+                raise left
+            if left is not None:
+                await self._fail(one, str(left))
+            else:
+                there.append((one, final))
+        return there
+
+    async def _seal_elsewhere(
+        self, one: Ready, taken: str, sealable: Sealable
+    ) -> tuple[str, FetcherError | None]:
+        """Try the other paths of a file whose first one is taken by something foreign."""
+        desk = self._desk
+        others = [(path, key) for path, key in self._candidates(one) if path != taken]
+        trouble: FetcherError | None = TakenError(_TAKEN)
+        for candidate in others:
+            [path] = await desk.manifest.do(Store.claim, [(one.entry.seq, [candidate])])
+            if path is None:
+                continue
+            again = replace(sealable, path=path, is_durable=True)
+            [trouble] = await run(
+                desk.group_thread, seal, [again], desk.eye.places, desk.space, desk.fsync_threads
+            )
+            if not isinstance(trouble, TakenError):
+                return path, trouble
+        return taken, trouble
+
+    async def _record(self, placed: Sequence[tuple[Ready, str]]) -> None:
+        desk = self._desk
+        completed_at = desk.now()
+        stored = [
+            Stored(
+                seq=one.entry.seq,
+                path=path,
+                path_key=path_key(path),
+                bytes_stored=one.what.bytes_stored,
+                sha256=one.what.sha256,
+                completed_at=completed_at,
+            )
+            for one, path in placed
+        ]
+        await desk.manifest.do(Store.complete, stored)
+        for one, path in placed:
+            self._tell(one, path)
+            await desk.on_done(Done(one.entry, path, one.what.bytes_stored, one.what.sha256))
+
+    def _tell(self, one: Ready, path: str) -> None:
+        desk, entry, what = self._desk, one.entry, one.what
+        job = entry.job
+        if isinstance(what, Adoptable):
+            desk.account.ended(entry, Class.ADOPTED, stored=what.bytes_stored)
+            desk.sink(
+                DownloadAdopted(
+                    id=job.id,
+                    file_name=job.file_name,
+                    variant=entry.variant,
+                    path=path,
+                    bytes=what.bytes_stored,
+                    sha256=what.sha256,
+                )
+            )
+            return
+        desk.account.ended(
+            entry, Class.DOWNLOADED, stored=what.bytes_stored, fetched=what.bytes_fetched
+        )
+        desk.sink(
+            DownloadCompleted(
+                id=job.id,
+                file_name=job.file_name,
+                variant=entry.variant,
+                path=path,
+                bytes=what.bytes_stored,
+                bytes_fetched=what.bytes_fetched,
+                sha256=what.sha256,
+                seconds=round(desk.clock() - one.began_s, 3),
+            )
+        )
+        if what.suspect is not None:
+            desk.sink(FileSuspect(id=job.id, file_name=job.file_name, reason=what.suspect))
+
+    async def _fail(self, one: Ready, reason: str) -> None:
+        """Record that a fetched file cannot be put in place; its data stays for the next run."""
+        desk, entry = self._desk, one.entry
+        await desk.manifest.do(Store.fail, entry.seq, reason, one.attempts)
+        desk.account.ended(entry, Class.FAILED)
+        desk.sink(
+            DownloadFailed(
+                id=entry.job.id,
+                file_name=entry.job.file_name,
+                variant=entry.variant,
+                reason=reason,
+                attempts=one.attempts,
+            )
+        )
+
+
+def _sealable(one: Ready, path: str, parts: Parts) -> Sealable:
+    what = one.what
+    if isinstance(what, Adoptable):
+        raise TypeError("a file that is in place is not sealed")
+    updated_at = one.entry.job.updated_at
+    return Sealable(
+        content=what.content,
+        part_path=what.content.path if isinstance(what.content, Part) else parts.path(one.key),
+        path=path,
+        mtime_ns=None if updated_at is None else mtime_ns(updated_at),
+        sha256=what.sha256,
+        bytes_stored=what.bytes_stored,
+    )

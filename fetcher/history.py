@@ -1,0 +1,135 @@
+"""The history, page by page, with retries: the listing side of a pass.
+
+Drives `paging.Walk` against the API; decides nothing about jobs. The next page is asked
+for while the one before is being recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fetcher.errors import ApiError, ContentError, FetcherError, KeyRefusedError, TransferError
+from fetcher.events import Notice
+from fetcher.paging import Request, Walk
+from fetcher.retry import GiveUp, Policy, decide
+
+_MOST_PROBES = 12  # steps double: enough for a drift of 200,000 records at 50 a page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from datetime import datetime
+    from random import Random
+    from typing import Protocol
+
+    from fetcher.events import Sink
+    from fetcher.models import Job, JobId
+    from fetcher.wire import Page
+
+    class Lists(Protocol):
+        """Whoever can answer one list request."""
+
+        async def page(self, offset: int, limit: int | None) -> Page:
+            """Return one page; raises FetcherError."""
+            ...
+
+
+class History:
+    """The account's history as the API lists it. `requests` counts what was asked."""
+
+    def __init__(
+        self,
+        api: Lists,
+        *,
+        page_size: int,
+        policy: Policy,
+        rng: Random,
+        sink: Sink,
+    ) -> None:
+        self._api = api
+        self._page_size = page_size
+        self._policy = policy
+        self._rng = rng
+        self._sink = sink
+        self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self.requests = 0
+
+    async def pages(self, *, may_be_empty: bool) -> AsyncIterator[Page]:
+        """Yield every page of the whole list, newest first; records may come twice.
+
+        Raises KeyRefusedError, or ApiError once retries are used up; also for a list that
+        is empty although it must not be (`may_be_empty` false: jobs are known).
+        """
+        walk = Walk(self._page_size)
+        ahead = asyncio.ensure_future(self._first(walk.next, may_be_empty=may_be_empty))
+        try:
+            while True:
+                page = await ahead
+                walk.feed([job.id for job in page.jobs], page.count)
+                if not walk.finished:
+                    ahead = asyncio.ensure_future(self.page(walk.next))
+                yield page
+                if walk.finished:
+                    return
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _first(self, request: Request, *, may_be_empty: bool) -> Page:
+        return await self.page(request, may_be_empty=may_be_empty)
+
+    async def page(self, request: Request, *, may_be_empty: bool = True) -> Page:
+        """Return the answer to one list request, tried again as the policy has it."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._ask(request, may_be_empty=may_be_empty)
+            except (KeyRefusedError, ApiError):
+                raise
+            except TransferError as error:
+                await self._wait_or_give_up(error, attempt)
+
+    async def find(self, job_id: JobId, created_at: datetime, rank: int) -> Job | None:
+        """Return the listed record of a known job, None when the list no longer has it.
+
+        `rank`: how many known jobs are newer. Deleted records make that too high, new ones
+        too low, so the search goes on from there by the pages' times, in growing steps.
+        """
+        async for page in self.around(created_at, rank):
+            for job in page.jobs:
+                if job.id == job_id:
+                    return job
+        return None
+
+    async def around(self, created_at: datetime, rank: int) -> AsyncIterator[Page]:
+        """Yield pages nearer and nearer to that time, ending with the one that covers it."""
+        offset = max(0, rank - self._page_size // 2)
+        step = self._page_size
+        for _ in range(_MOST_PROBES):
+            page = await self.page(Request(offset, self._page_size))
+            yield page
+            times = [job.created_at for job in page.jobs if job.created_at is not None]
+            if times and created_at < min(times):
+                offset += max(step, page.count)
+            elif offset and (not times or created_at > max(times)):
+                offset = max(0, offset - step)
+            else:
+                return
+            step *= 2
+
+    async def _ask(self, request: Request, *, may_be_empty: bool) -> Page:
+        self.requests += 1
+        page = await self._api.page(request.offset, request.limit)
+        if not page.count and not may_be_empty:
+            raise ContentError(
+                "the history is suddenly empty although jobs are known; nothing was forgotten"
+            )
+        return page
+
+    async def _wait_or_give_up(self, error: FetcherError, attempt: int) -> None:
+        decision = decide(error, attempt, policy=self._policy, rng=self._rng)
+        if isinstance(decision, GiveUp):
+            raise ApiError(f"The history could not be read: {decision.reason}") from error
+        self._sink(Notice("WARNING", f"listing: {error}; trying again in {decision.delay_s:.1f} s"))
+        await self._sleep(decision.delay_s)

@@ -1,0 +1,85 @@
+"""What lies on disk of a file that is to be fetched: the facts that `plan.decide` needs.
+
+Synchronous, for a thread: a batch of files costs one hop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fetcher.errors import PlaceError
+from fetcher.extensions import FALLBACK_EXTENSION, KNOWN_EXTENSIONS, extension_of_url
+from fetcher.files.parts import Parts, part_key
+from fetcher.files.places import Places, digest_file
+from fetcher.names import path_key
+from fetcher.plan import Local
+from fetcher.proof import refuse
+from fetcher.sniff import PEEK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fetcher.layout import Template
+    from fetcher.models import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Adoptable:
+    """A complete file in place: its relative path, SHA-256 (hex) and length in bytes."""
+
+    path: str
+    sha256: str
+    bytes_stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """Looks at DIR and the folder of unfinished files."""
+
+    template: Template
+    places: Places
+    parts: Parts
+
+    def look(self, entry: Entry) -> Local:
+        """Return what is on disk for the file of that entry."""
+        part_bytes = self.parts.size(part_key(entry.job.id, entry.variant))
+        for path in self._possible_paths(entry):
+            if self.places.is_ours(path, entry.job.updated_at):
+                return Local(found=path, part_bytes=part_bytes)
+        return Local(part_bytes=part_bytes)
+
+    def candidates(self, entry: Entry, extension: str) -> list[tuple[str, str]]:
+        """Return the (path, key) pairs that the file may take, best first."""
+        paths = [entry.path] if entry.path else []
+        paths += [self._render(entry, extension, whole_id=whole) for whole in (False, True)]
+        return [(path, path_key(path)) for path in dict.fromkeys(paths)]
+
+    def adopt(self, entry: Entry, path: str) -> Adoptable | None:
+        """Return the file at `path` once it is proven to be whole audio, None otherwise.
+
+        Reads the whole file. Raises StorageError.
+        """
+        place = self.places.root / path
+        try:
+            sha256, length = digest_file(place)
+            with place.open("rb") as file:
+                first_bytes = file.read(PEEK_BYTES)
+        except (PlaceError, OSError):
+            return None
+        if refuse(first_bytes, content_type="", length_bytes=length) is not None:
+            return None
+        return Adoptable(path, sha256, length)
+
+    def _possible_paths(self, entry: Entry) -> Iterator[str]:
+        if entry.path:
+            yield entry.path
+        url = entry.job.url(entry.variant) or ""
+        known = extension_of_url(url, variant=entry.variant)
+        extensions = [known] if known else [*sorted(KNOWN_EXTENSIONS), FALLBACK_EXTENSION]
+        for extension in extensions:
+            for whole_id in (False, True):
+                yield self._render(entry, extension, whole_id=whole_id)
+
+    def _render(self, entry: Entry, extension: str, *, whole_id: bool) -> str:
+        return self.template.render(entry.job, extension, variant=entry.variant, whole_id=whole_id)

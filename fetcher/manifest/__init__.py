@@ -1,0 +1,6 @@
+"""The manifest: the one truth about what was fetched, as SQLite beside the files.
+
+The only package that imports sqlite3. `schema` opens and migrates, `rows` turns rows into
+values, `store` is what a run reads and writes, `reader` is what `list`, `status` and
+`export` read at any time, `manifest` puts the store behind one thread for asyncio.
+"""

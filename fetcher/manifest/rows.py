@@ -1,0 +1,93 @@
+"""Rows of the manifest as values and back. Times are stored as microseconds since 1970 UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fetcher.models import Entry, Job, JobId, State, Status, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+JOB_COLUMNS = (
+    "id, status, file_name, created_us, updated_us, source_type, audio_format, "
+    "audio_duration_s, audio_size_bytes, user_id, transaction_id, error, audio_url, "
+    "original_audio_url"
+)
+ENTRY_COLUMNS = (
+    f"{JOB_COLUMNS}, seq, variant, state, path, bytes_total, bytes_stored, sha256, attempts, "
+    "last_error, completed_us"
+)
+_JOB_WIDTH = JOB_COLUMNS.count(",") + 1
+
+
+def to_us(at: datetime | None) -> int | None:
+    """Return the instant as microseconds since 1970 UTC."""
+    return None if at is None else (at - _EPOCH) // _MICROSECOND
+
+
+def from_us(us: int | None) -> datetime | None:
+    """Return the instant as an aware UTC datetime."""
+    return None if us is None else _EPOCH + timedelta(microseconds=us)
+
+
+def job_values(job: Job) -> tuple[Any, ...]:
+    """Return the job's values in the order of JOB_COLUMNS."""
+    return (
+        job.id,
+        str(job.status),
+        job.file_name,
+        to_us(job.created_at),
+        to_us(job.updated_at),
+        job.source_type,
+        job.audio_format,
+        job.audio_duration_s,
+        job.audio_size_bytes,
+        job.user_id,
+        job.transaction_id,
+        job.error,
+        job.audio_url,
+        job.original_audio_url,
+    )
+
+
+def to_job(row: Sequence[Any]) -> Job:
+    """Return the job of a row that begins with JOB_COLUMNS."""
+    return Job(
+        id=JobId(row[0]),
+        status=Status(row[1]),
+        file_name=row[2],
+        created_at=from_us(row[3]),
+        updated_at=from_us(row[4]),
+        source_type=row[5],
+        audio_format=row[6],
+        audio_duration_s=row[7],
+        audio_size_bytes=row[8],
+        user_id=row[9],
+        transaction_id=row[10],
+        error=row[11],
+        audio_url=row[12],
+        original_audio_url=row[13],
+    )
+
+
+def to_entry(row: Sequence[Any]) -> Entry:
+    """Return the entry of a row of ENTRY_COLUMNS."""
+    seq, variant, state, path, total, stored, sha256, attempts, error, completed = row[_JOB_WIDTH:]
+    return Entry(
+        seq=seq,
+        job=to_job(row),
+        variant=Variant(variant),
+        state=State(state),
+        path=path,
+        bytes_total=total,
+        bytes_stored=stored,
+        sha256=sha256,
+        attempts=attempts,
+        last_error=error,
+        completed_at=from_us(completed),
+    )

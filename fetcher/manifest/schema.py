@@ -1,0 +1,254 @@
+"""Opening, creating and migrating the manifest's file; SQLite's errors in our words.
+
+A damaged or newer manifest is never changed: it is judged through a read-only connection
+before anything opens it for writing. A new one is made under another name and renamed,
+so an empty or half-made file is never ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+
+from fetcher.errors import FetcherError, ManifestError, StorageError
+from fetcher.models import State
+from fetcher.plan import Known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from fetcher.models import JobId, Variant
+
+FILE_NAME = "manifest.db"
+APPLICATION_ID = 0x66746368  # "ftch"
+BUSY_TIMEOUT_S = 30.0
+CHECKED_BYTES = 8 << 20  # quick_check reads 8 MiB in about 20 ms; `doctor` checks larger ones
+_IDS_AT_ONCE = 500  # SQLite binds up to 999 values in its oldest builds
+_MAGIC = b"SQLite format 3\0"
+
+
+def _first(db: sqlite3.Connection) -> None:
+    db.executescript(
+        """
+        CREATE TABLE entry (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL,
+            variant TEXT NOT NULL,
+            status TEXT NOT NULL,
+            file_name TEXT NOT NULL,
+            created_us INTEGER,
+            updated_us INTEGER,
+            source_type TEXT NOT NULL,
+            audio_format TEXT NOT NULL,
+            audio_duration_s REAL,
+            audio_size_bytes INTEGER,
+            user_id TEXT NOT NULL,
+            transaction_id TEXT,
+            error TEXT,
+            audio_url TEXT,
+            original_audio_url TEXT,
+            state TEXT NOT NULL,
+            ticket INTEGER NOT NULL DEFAULT 0,
+            path TEXT,
+            path_key TEXT,
+            bytes_total INTEGER,
+            bytes_stored INTEGER,
+            sha256 TEXT,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            last_error TEXT,
+            completed_us INTEGER,
+            UNIQUE (id, variant)
+        );
+        CREATE UNIQUE INDEX entry_path ON entry (path_key) WHERE path_key IS NOT NULL;
+        CREATE INDEX entry_todo ON entry (ticket)
+            WHERE state IN ('queued', 'partial', 'failed');
+        CREATE INDEX entry_state ON entry (state, variant, bytes_stored);
+        CREATE INDEX entry_created ON entry (created_us);
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        """
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+VERSION = len(MIGRATIONS)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise ManifestError or StorageError for what SQLite says about the file at `path`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+
+
+def _translate(error: sqlite3.Error, path: Path) -> FetcherError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StorageError(f"The disk is full: {path} cannot grow. Free space and run again.")
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}:
+        return StorageError(f"The manifest {path} cannot be written ({error}).")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return StorageError(f"The manifest {path} is held by another program ({error}).")
+    return damaged(path, str(error))
+
+
+def damaged(path: Path, why: str) -> ManifestError:
+    """Return the error for a manifest that cannot be trusted, with the way to go on."""
+    return ManifestError(
+        f"The manifest {path} is damaged ({why}) and was left as it is. To go on, move it "
+        f"away (mv '{path}' '{path}.damaged') and run backfill: files already in place are "
+        "recognised and not fetched again."
+    )
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is a manifest; raises StorageError where nobody may look."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StorageError(f"The manifest {path} cannot be read ({error.strerror}).") from error
+    return True
+
+
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """Return a read-only connection to a judged manifest.
+
+    Without a write-ahead log beside it nobody is writing, and the file is opened as
+    immutable, which leaves no trace beside it. Raises ManifestError, StorageError.
+    """
+    _judge_header(path)
+    quiet = not path.with_name(path.name + "-wal").exists()
+    with translated(path):
+        db = _connect_readonly(path, immutable=quiet)
+        try:
+            _judge(db, path)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def open_writable(path: Path) -> sqlite3.Connection:
+    """Return the one writing connection, creating or migrating the manifest as needed.
+
+    Raises ManifestError for a damaged or newer file, which is then untouched.
+    """
+    if exists(path):
+        open_readonly(path).close()
+    else:
+        _create(path)
+    with translated(path):
+        db = _connect(path)
+        try:
+            _migrate(db)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def nothing() -> sqlite3.Connection:
+    """Return a connection to an empty manifest that is in memory only."""
+    db = sqlite3.connect(":memory:", check_same_thread=False)
+    _migrate(db)
+    return db
+
+
+def known(db: sqlite3.Connection, ids: Sequence[JobId], variant: Variant) -> dict[JobId, Known]:
+    """Return what the manifest says of one variant of these jobs."""
+    found: dict[JobId, Known] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        some = ids[start : start + _IDS_AT_ONCE]
+        rows = db.execute(
+            "SELECT id, seq, status, updated_us, state, ticket, bytes_total FROM entry "
+            f"WHERE variant = ? AND id IN ({', '.join('?' * len(some))})",
+            (str(variant), *some),
+        )
+        for job_id, seq, status, updated_us, state, ticket, total in rows:
+            found[job_id] = Known(seq, status, updated_us, State(state), ticket, total)
+    return found
+
+
+def check_whole(path: Path) -> str | None:
+    """Return what a full integrity check finds wrong, None when all is well."""
+    with translated(path):
+        db = open_readonly(path)
+        try:
+            verdict = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        finally:
+            db.close()
+    return None if verdict == "ok" else verdict
+
+
+def _connect_readonly(path: Path, *, immutable: bool) -> sqlite3.Connection:
+    mode = "mode=ro&immutable=1" if immutable else "mode=ro"
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    return db
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # isolation_level None: transactions are begun and ended by name, never by surprise.
+    db = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    # NORMAL: a commit may be lost in a power cut, never torn; what it said is found again
+    # on disk (adopted), so the cheaper mode loses nothing.
+    db.executescript(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16000;"
+    )
+    return db
+
+
+def _create(path: Path) -> None:
+    fresh = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in (fresh, *(fresh.with_name(fresh.name + end) for end in ("-wal", "-shm"))):
+            leftover.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+        with translated(fresh):
+            db = _connect(fresh)
+            _migrate(db)
+            db.close()
+        fresh.replace(path)
+    except OSError as error:
+        raise StorageError(f"The manifest {path} cannot be made ({error.strerror}).") from error
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
+        migration(db)
+        db.execute(f"PRAGMA user_version = {number}")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _judge_header(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except OSError as error:
+        raise StorageError(f"The manifest {path} cannot be read ({error.strerror}).") from error
+    if head != _MAGIC:
+        raise damaged(path, "it is empty" if not head else "it is no SQLite file")
+
+
+def _judge(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise damaged(path, "it was not written by fetcher")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise ManifestError(
+            f"The manifest {path} was written by a newer fetcher (format {version}, this one "
+            f"reads up to {VERSION}) and was left as it is. Update fetcher and run again."
+        )
+    if path.stat().st_size <= CHECKED_BYTES:
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise damaged(path, str(verdict))

@@ -1,0 +1,404 @@
+"""What a run reads from and writes to the manifest: short transactions, one thread.
+
+Synchronous: `manifest.Manifest` calls it from its one thread. A page of history is one
+transaction. The queue is the manifest itself: a file that is to be fetched gets a ticket,
+and `take` hands out tickets in order, so a crash loses nothing that was queued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from fetcher.manifest import schema
+from fetcher.manifest.rows import (
+    ENTRY_COLUMNS,
+    JOB_COLUMNS,
+    from_us,
+    job_values,
+    to_entry,
+    to_us,
+)
+from fetcher.models import State, Status, Variant
+from fetcher.plan import TODO, Known, classify
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from fetcher.filters import Rules
+    from fetcher.models import Entry, Job, JobId
+
+_TODO_SQL = "state IN ('queued', 'partial', 'failed')"  # as the index entry_todo says it
+_JOB_SLOTS = ", ".join("?" * (JOB_COLUMNS.count(",") + 1))
+_INSERT = (
+    f"INSERT INTO entry ({JOB_COLUMNS}, variant, state, ticket, seq) "
+    f"VALUES ({_JOB_SLOTS}, ?, ?, ?, ?)"
+)
+_UPDATE = f"UPDATE entry SET ({JOB_COLUMNS}) = ({_JOB_SLOTS}), state = ?, ticket = ? WHERE seq = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One listed job after its page was absorbed; `before` is None for a new one."""
+
+    seq: int
+    job: Job
+    before: State | None
+    after: State
+
+
+@dataclass(frozen=True, slots=True)
+class Absorbed:
+    """One page after it was absorbed; `queued` files got a ticket."""
+
+    listed: list[Listed]
+    queued: int
+
+    @property
+    def new(self) -> int:
+        """Return how many jobs were not known before."""
+        return sum(1 for one in self.listed if one.before is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How a listing turns into work: the filters, and whether originals are wanted.
+
+    Tickets up to `run_base` are from earlier runs; a failed file with a ticket up to
+    `retry_base` may be tried again.
+    """
+
+    rules: Rules
+    originals: bool
+    run_base: int
+    retry_base: int
+
+    def wants_ticket(self, known: Known | None, state: State) -> bool:
+        """Return whether the file joins the queue (again) of this run."""
+        if state not in TODO:
+            return False
+        if known is None or known.state not in TODO or known.ticket <= self.run_base:
+            return True
+        return known.state is State.FAILED and known.ticket <= self.retry_base
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that is in place and durable, to be recorded as complete."""
+
+    seq: int
+    path: str
+    path_key: str
+    bytes_stored: int
+    sha256: str
+    completed_at: datetime
+
+
+class Store:
+    """The writing side. Every method raises ManifestError or StorageError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = schema.open_writable(path)
+        with schema.translated(path):
+            top = self._db.execute("SELECT max(seq) FROM entry").fetchone()[0]
+        self._last_seq: int = top or 0
+        self.last_ticket = 0
+        self.sync_tickets()
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded in."""
+        with schema.translated(self.path):
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        with schema.translated(self.path):
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    # ---- meta ----
+
+    def get(self, key: str) -> str | None:
+        """Return a fact about the whole manifest."""
+        with schema.translated(self.path):
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put(self, facts: dict[str, str]) -> None:
+        """Record facts about the whole manifest."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+    # ---- the listing ----
+
+    def absorb(self, jobs: Sequence[Job], intake: Intake, facts: dict[str, str]) -> Absorbed:
+        """Record one page of history in one transaction, with `facts` for `meta`.
+
+        Unchanged jobs cost a look-up and no write. A job that stands twice in the page
+        counts once: the last one that is further along wins.
+        """
+        unique = _distinct(jobs)
+        known = self._known(unique, Variant.DENOISED)
+        page = _Page(intake, self._last_seq, self.sync_tickets())
+        for job in unique.values():
+            page.add(job, known.get(job.id))
+        if intake.originals:
+            for job_id, found in self._known(unique, Variant.ORIGINAL).items():
+                page.known_originals[job_id] = found
+            page.add_originals()
+        if page.inserts or page.updates or facts:
+            with self._transaction() as db:
+                db.executemany(_INSERT, page.inserts)
+                db.executemany(_UPDATE, page.updates)
+                db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+        self._last_seq, self.last_ticket = page.last_seq, page.last_ticket
+        return Absorbed(page.listed, page.queued)
+
+    def _known(self, ids: Iterable[JobId], variant: Variant) -> dict[JobId, Known]:
+        with schema.translated(self.path):
+            return schema.known(self._db, list(ids), variant)
+
+    def look_up(self, ids: Sequence[JobId]) -> dict[JobId, Known]:
+        """Return what is known of these jobs' denoised files."""
+        return self._known(ids, Variant.DENOISED)
+
+    # ---- the queue ----
+
+    def take(self, after_ticket: int, limit: int) -> list[tuple[int, Entry]]:
+        """Return the next files to be fetched as (ticket, entry), in the order of tickets."""
+        with schema.translated(self.path):
+            rows = self._db.execute(
+                f"SELECT ticket, {ENTRY_COLUMNS} FROM entry WHERE {_TODO_SQL} AND ticket > ? "
+                "ORDER BY ticket LIMIT ?",
+                (after_ticket, limit),
+            ).fetchall()
+        return [(row[0], to_entry(row[1:])) for row in rows]
+
+    def requeue(self, run_base: int) -> int:
+        """Give a ticket to whatever earlier runs left to be fetched; return how many."""
+        with self._transaction() as db:
+            rows = db.execute(
+                f"SELECT seq FROM entry WHERE {_TODO_SQL} AND ticket <= ? ORDER BY ticket",
+                (run_base,),
+            ).fetchall()
+            newest = self.sync_tickets()
+            db.executemany(
+                "UPDATE entry SET ticket = ? WHERE seq = ?",
+                [(newest + n, seq) for n, (seq,) in enumerate(rows, start=1)],
+            )
+        self.last_ticket = newest + len(rows)
+        return len(rows)
+
+    def sync_tickets(self) -> int:
+        """Return the newest ticket, other processes' (`retry`) included."""
+        with schema.translated(self.path):
+            newest = self._db.execute(
+                f"SELECT max(ticket) FROM entry WHERE {_TODO_SQL}"
+            ).fetchone()[0]
+        self.last_ticket = max(self.last_ticket, newest or 0)
+        return self.last_ticket
+
+    def retry(self, ids: Sequence[JobId] | None) -> list[JobId]:
+        """Make failed files eligible at once; all of them without `ids`. Return their jobs."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT seq, id FROM entry WHERE state = 'failed' ORDER BY ticket"
+            ).fetchall()
+            chosen = [row for row in rows if ids is None or row[1] in set(ids)]
+            newest = db.execute("SELECT coalesce(max(ticket), 0) FROM entry").fetchone()[0]
+            db.executemany(
+                "UPDATE entry SET state = 'queued', attempts = 0, ticket = ? WHERE seq = ?",
+                [(newest + n, seq) for n, (seq, _) in enumerate(chosen, start=1)],
+            )
+        return [job_id for _, job_id in chosen]
+
+    def announce_done(self, job: Job, intake: Intake) -> Listed | None:
+        """Queue a job that an event stream called done, whatever the list says of it.
+
+        `job` carries the link. None when the file needs nothing (complete, already queued
+        in this run, or left out by a filter).
+        """
+        known = self._known([job.id], Variant.DENOISED).get(job.id)
+        if known is not None and (known.state is State.COMPLETE or known.state in TODO):
+            return None
+        absorbed = self.absorb([replace(job, status=Status.SUCCESS)], intake, {})
+        return next((one for one in absorbed.listed if one.after in TODO), None)
+
+    # ---- one file ----
+
+    def claim(self, wanted: Sequence[tuple[int, Sequence[tuple[str, str]]]]) -> list[str | None]:
+        """Give each file the first of its (path, key) candidates that is nobody else's.
+
+        `wanted` pairs a row with its candidates. None where every one belongs to another.
+        """
+        with self._transaction() as db:
+            return [_claim(db, seq, candidates) for seq, candidates in wanted]
+
+    def forget_paths(self) -> None:
+        """Let the paths of unfinished files be decided anew (the template has changed)."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE entry SET path = NULL, path_key = NULL "
+                "WHERE path_key IS NOT NULL AND state <> 'complete'"
+            )
+
+    def complete(self, batch: Sequence[Stored]) -> None:
+        """Record files that are in place; their links are forgotten."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE entry SET state = 'complete', path = ?, path_key = ?, bytes_stored = ?, "
+                "bytes_total = ?, sha256 = ?, completed_us = ?, last_error = NULL, "
+                "audio_url = NULL, original_audio_url = NULL WHERE seq = ?",
+                [
+                    (
+                        one.path,
+                        one.path_key,
+                        one.bytes_stored,
+                        one.bytes_stored,
+                        one.sha256,
+                        to_us(one.completed_at),
+                        one.seq,
+                    )
+                    for one in batch
+                ],
+            )
+
+    def fail(self, seq: int, reason: str, attempts: int) -> None:
+        """Record that the file was given up for now."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE entry SET state = 'failed', last_error = ?, attempts = attempts + ? "
+                "WHERE seq = ?",
+                (reason, attempts, seq),
+            )
+
+    def set_state(self, seqs: Sequence[int], state: State) -> None:
+        """Record a state that has no other facts."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE entry SET state = ? WHERE seq = ?", [(str(state), seq) for seq in seqs]
+            )
+
+    def set_total(self, seq: int, bytes_total: int, state: State) -> None:
+        """Record the announced length of a file that is under way or left out."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE entry SET bytes_total = ?, state = ? WHERE seq = ?",
+                (bytes_total, str(state), seq),
+            )
+
+    def set_url(self, seq: int, variant: Variant, url: str) -> None:
+        """Record a fresh link."""
+        column = "audio_url" if variant is Variant.DENOISED else "original_audio_url"
+        with self._transaction() as db:
+            db.execute(f"UPDATE entry SET {column} = ? WHERE seq = ?", (url, seq))
+
+    # ---- what a poll needs to know ----
+
+    def waiting(self) -> list[tuple[JobId, str, datetime | None]]:
+        """Return the jobs that the service has not finished, oldest first."""
+        with schema.translated(self.path):
+            rows = self._db.execute(
+                "SELECT id, file_name, created_us FROM entry WHERE state = 'waiting' "
+                "AND variant = 'denoised' ORDER BY created_us"
+            ).fetchall()
+        return [(job_id, name, from_us(us)) for job_id, name, us in rows]
+
+    def count_newer(self, created_at: datetime) -> int:
+        """Return how many known jobs were created after that instant."""
+        with schema.translated(self.path):
+            row = self._db.execute(
+                "SELECT count(*) FROM entry WHERE created_us > ? AND variant = 'denoised'",
+                (to_us(created_at),),
+            ).fetchone()
+        return int(row[0])
+
+    def is_empty(self) -> bool:
+        """Return whether no job is known."""
+        with schema.translated(self.path):
+            return self._db.execute("SELECT 1 FROM entry LIMIT 1").fetchone() is None
+
+    def count(self, state: State | None = None) -> int:
+        """Return how many jobs are known, or how many of them are in that state."""
+        sql = "SELECT count(*) FROM entry WHERE variant = 'denoised'"
+        with schema.translated(self.path):
+            if state is None:
+                return int(self._db.execute(sql).fetchone()[0])
+            return int(self._db.execute(f"{sql} AND state = ?", (str(state),)).fetchone()[0])
+
+
+class _Page:
+    """The rows that one page adds and changes."""
+
+    def __init__(self, intake: Intake, last_seq: int, last_ticket: int) -> None:
+        self.intake = intake
+        self.last_seq = last_seq
+        self.last_ticket = last_ticket
+        self.listed: list[Listed] = []
+        self.inserts: list[tuple[Any, ...]] = []
+        self.updates: list[tuple[Any, ...]] = []
+        self.known_originals: dict[JobId, Known] = {}
+        self.queued = 0
+
+    def add(self, job: Job, known: Known | None) -> None:
+        state = classify(job, known, self.intake.rules)
+        seq = self._write(job, known, state, Variant.DENOISED)
+        self.listed.append(Listed(seq, job, known.state if known else None, state))
+
+    def add_originals(self) -> None:
+        for one in self.listed:
+            job = one.job
+            wanted = job.status is Status.SUCCESS and one.after is not State.FILTERED
+            if wanted and job.original_audio_url:
+                known = self.known_originals.get(job.id)
+                state = classify(job, known, self.intake.rules)
+                self._write(job, known, state, Variant.ORIGINAL)
+
+    def _write(self, job: Job, known: Known | None, state: State, variant: Variant) -> int:
+        if known is not None and state in TODO and job.status is not Status.SUCCESS:
+            return known.seq  # an event stream knows more than this listing: keep its link
+        ticket = known.ticket if known else 0
+        queued = self.intake.wants_ticket(known, state)
+        if queued:
+            self.last_ticket += 1
+            self.queued += 1
+            ticket = self.last_ticket
+        if known is None:
+            self.last_seq += 1
+            self.inserts.append((*job_values(job), str(variant), str(state), ticket, self.last_seq))
+            return self.last_seq
+        changed = known.status != job.status or known.updated_us != to_us(job.updated_at)
+        if queued or ((changed or known.state is not state) and known.state is not State.COMPLETE):
+            self.updates.append((*job_values(job), str(state), ticket, known.seq))
+        return known.seq
+
+
+def _claim(db: sqlite3.Connection, seq: int, candidates: Sequence[tuple[str, str]]) -> str | None:
+    for path, key in candidates:
+        owner = db.execute("SELECT seq FROM entry WHERE path_key = ?", (key,)).fetchone()
+        if owner is None:
+            db.execute("UPDATE entry SET path = ?, path_key = ? WHERE seq = ?", (path, key, seq))
+        if owner is None or owner[0] == seq:
+            return path
+    return None
+
+
+def _distinct(jobs: Sequence[Job]) -> dict[JobId, Job]:
+    unique: dict[JobId, Job] = {}
+    for job in jobs:
+        before = unique.get(job.id)
+        if before is None or before.status is not Status.SUCCESS:
+            unique[job.id] = job
+    return unique

@@ -1,0 +1,252 @@
+"""The downloading side of a run: queue, workers, finisher.
+
+The manifest is the queue. A feeder takes tickets in order, looks at the disk and hands
+files to a fixed number of workers; what they fetch goes to the finisher. One file's trouble
+ends in its outcome; only local storage's trouble, or being cancelled, ends the pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fetcher.account import Account, Class
+from fetcher.events import DownloadFailed, DownloadFiltered
+from fetcher.files.parts import part_key
+from fetcher.finish import Finisher, Ready
+from fetcher.manifest.store import Store
+from fetcher.models import State
+from fetcher.plan import Action, Local, decide
+from fetcher.threads import run
+from fetcher.transfer import Fetched, GivenUp, LeftOut, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from fetcher.events import Sink
+    from fetcher.filters import Rules
+    from fetcher.finish import Desk
+    from fetcher.look import Eye
+    from fetcher.manifest.manifest import Manifest
+    from fetcher.models import Entry
+    from fetcher.receive import Kit
+    from fetcher.transfer import Means
+
+_BATCH = 64
+
+
+class Budget:
+    """`--max-downloads`: at most so many files are downloaded; failed ones do not count."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._spent = 0
+        self._reserved = 0
+        self._changed = asyncio.Condition()
+
+    async def reserve(self) -> bool:
+        """Return true once one more download may begin, false once none may any more."""
+        if self._most is None:
+            return True
+        async with self._changed:
+            while self._spent < self._most <= self._spent + self._reserved:
+                await self._changed.wait()
+            if self._spent >= self._most:
+                return False
+            self._reserved += 1
+            return True
+
+    async def settle(self, *, spent: bool) -> None:
+        """Turn a reservation into a download, or give it back."""
+        if self._most is None:
+            return
+        async with self._changed:
+            self._reserved -= 1
+            self._spent += spent
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file for a worker."""
+
+    entry: Entry
+    local: Local
+
+
+@dataclass(slots=True)
+class Plant:
+    """What a pipeline is made of."""
+
+    manifest: Manifest
+    eye: Eye
+    kit: Kit
+    means: Means
+    desk: Desk
+    budget: Budget
+    rules: Rules
+    account: Account
+    sink: Sink
+    threads: Executor
+    clock: Callable[[], float]
+    workers: int
+    run_base: int
+
+
+class Pipeline:
+    """Fetches whatever gets a ticket after `run_base`, until told that no more will come."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._cursor = plant.run_base
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._closing = False
+        self._busy = 0
+        self._tasks: asyncio.Queue[Task | None] = asyncio.Queue(plant.workers)
+        self._finisher = Finisher(plant.desk)
+
+    def wake(self) -> None:
+        """Say that files may have got tickets."""
+        self._idle.clear()
+        self._more.set()
+
+    def close(self) -> None:
+        """Say that no more files will get tickets: `serve` returns when all are done."""
+        self._closing = True
+        self._more.set()
+
+    async def idle(self) -> None:
+        """Return once nothing is queued and nothing is under way."""
+        await self._idle.wait()
+
+    async def serve(self) -> None:
+        """Run until closed and drained. Raises an ExceptionGroup of StorageError.
+
+        When cancelled, transfers stop where they are; what was fetched whole is finished.
+        """
+        finishing = asyncio.create_task(self._finisher.serve())
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._fail_with(finishing))
+                workers = [group.create_task(self._work()) for _ in range(self._plant.workers)]
+                await self._feed()
+                for _ in workers:
+                    await self._tasks.put(None)
+                await asyncio.gather(*workers)
+                watching.cancel()
+        finally:
+            await self._drain(finishing)
+
+    async def _fail_with(self, finishing: asyncio.Task[None]) -> None:
+        await asyncio.shield(finishing)
+
+    async def _drain(self, finishing: asyncio.Task[None]) -> None:
+        if not finishing.done():
+            await self._finisher.close()
+        await finishing
+
+    # ---- feeding ----
+
+    async def _feed(self) -> None:
+        plant = self._plant
+        while True:
+            self._more.clear()
+            batch = await plant.manifest.do(Store.take, self._cursor, _BATCH)
+            if not batch:
+                self._note_idle()
+                if self._closing:
+                    return
+                await self._more.wait()
+                continue
+            entries = [entry for _, entry in batch]
+            found = await run(plant.threads, _look_at, plant.eye, entries)
+            for entry, local in zip(entries, found, strict=True):
+                plant.account.taken(entry)
+                await self._hand_over(entry, local)
+            self._cursor = batch[-1][0]
+
+    async def _hand_over(self, entry: Entry, local: Local) -> None:
+        reason = self._plant.rules.refuse(entry.job)
+        if reason is not None:
+            await self._leave_out(entry)
+            return
+        self._busy += 1
+        await self._tasks.put(Task(entry, local))
+
+    def _note_idle(self) -> None:
+        if not self._busy:
+            self._idle.set()
+
+    # ---- working ----
+
+    async def _work(self) -> None:
+        while (task := await self._tasks.get()) is not None:
+            try:
+                await self._carry_out(task)
+            finally:
+                self._busy -= 1
+                if not self._busy:
+                    self._more.set()  # the feeder looks once more, then says idle
+
+    async def _carry_out(self, task: Task) -> None:
+        plant, entry = self._plant, task.entry
+        began_s = plant.clock()
+        decision = decide(task.local)
+        key = part_key(entry.job.id, entry.variant)
+        if decision.action is Action.ADOPT and task.local.found is not None:
+            adoptable = await run(plant.threads, plant.eye.adopt, entry, task.local.found)
+            if adoptable is not None:
+                await self._finisher.put(Ready(entry, key, adoptable, began_s))
+                return
+        if not await plant.budget.reserve():
+            await self._leave_out(entry)
+            return
+        spent = False
+        try:
+            transfer = Transfer(
+                entry, key, has_part=task.local.part_bytes > 0, kit=plant.kit, means=plant.means
+            )
+            outcome = await transfer.run()
+            spent = isinstance(outcome, Fetched)
+            await self._settle(entry, key, outcome, began_s)
+        finally:
+            await plant.budget.settle(spent=spent)
+
+    async def _settle(
+        self, entry: Entry, key: str, outcome: Fetched | GivenUp | LeftOut, began_s: float
+    ) -> None:
+        plant, job = self._plant, entry.job
+        match outcome:
+            case Fetched():
+                await self._finisher.put(Ready(entry, key, outcome, began_s))
+            case GivenUp(reason=reason, attempts=attempts):
+                await plant.manifest.do(Store.fail, entry.seq, reason, attempts)
+                plant.account.ended(entry, Class.FAILED)
+                plant.sink(
+                    DownloadFailed(
+                        id=job.id,
+                        file_name=job.file_name,
+                        variant=entry.variant,
+                        reason=reason,
+                        attempts=attempts,
+                    )
+                )
+            case LeftOut(reason=reason, bytes_total=total):
+                await plant.manifest.do(Store.set_total, entry.seq, total, State.FILTERED)
+                plant.account.ended(entry, Class.FILTERED)
+                plant.sink(
+                    DownloadFiltered(
+                        id=job.id, file_name=job.file_name, variant=entry.variant, reason=reason
+                    )
+                )
+
+    async def _leave_out(self, entry: Entry) -> None:
+        await self._plant.manifest.do(Store.set_state, [entry.seq], State.FILTERED)
+        self._plant.account.ended(entry, Class.FILTERED)
+
+
+def _look_at(eye: Eye, entries: list[Entry]) -> list[Local]:
+    return [eye.look(entry) for entry in entries]

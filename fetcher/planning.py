@@ -1,0 +1,151 @@
+"""The dry run: one pass over the history that ends at the plan. Writes nothing, not even DIR."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fetcher.client import Api
+from fetcher.events import Planned, RecordInvalid, RunCompleted, RunStarted
+from fetcher.extensions import extension_of_url
+from fetcher.files.parts import Parts
+from fetcher.files.places import Places
+from fetcher.history import History
+from fetcher.layout import Template
+from fetcher.look import Eye
+from fetcher.manifest.reader import Reader
+from fetcher.models import Entry, Job, Variant
+from fetcher.names import path_key
+from fetcher.plan import TODO, Action, Decision, classify, decide, explain
+from fetcher.run import AGENT, destination_of, policy_of, rules_of
+
+if TYPE_CHECKING:
+    from fetcher.events import Sink
+    from fetcher.filters import Rules
+    from fetcher.plan import Known
+    from fetcher.settings import Settings
+    from fetcher.wire import Page
+
+
+@dataclass(slots=True)
+class _Planner:
+    """Decides one page after the other."""
+
+    settings: Settings
+    sink: Sink
+    reader: Reader
+    eye: Eye
+    rules: Rules
+    counts: Counter[Action] = field(default_factory=Counter)
+    invalid: int = 0
+
+    def plan(self, page: Page) -> None:
+        """Tell of what would be done with every record that is seen for the first time."""
+        for bad in page.invalid:
+            self.invalid += 1
+            self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
+        known = self.reader.look_up([job.id for job in page.jobs])
+        for job in page.jobs:
+            if self.reader.first_seen(job.id):
+                decision = self._decide(job, Variant.DENOISED, known.get(job.id))
+                self.counts[decision.action] += 1
+                if self.settings.originals and decision.action in _FETCHED:
+                    self._decide(job, Variant.ORIGINAL, None)
+
+    def _decide(self, job: Job, variant: Variant, known: Known | None) -> Decision:
+        state = classify(job, known, self.rules)
+        path = None
+        if state in TODO and job.url(variant):
+            entry = Entry(0, job, variant, state)
+            local = self.eye.look(entry)
+            decision = self._within_budget(decide(local))
+            path = local.found or self._path(entry)
+        else:
+            decision = explain(job, state, self.rules)
+        self.sink(
+            Planned(
+                id=job.id,
+                file_name=job.file_name,
+                action=str(decision.action),
+                reason=decision.reason,
+                path=path,
+                variant=str(variant),
+            )
+        )
+        return decision
+
+    def _within_budget(self, decision: Decision) -> Decision:
+        most = self.settings.max_downloads
+        begun = self.counts[Action.DOWNLOAD] + self.counts[Action.RESUME]
+        if decision.action is Action.ADOPT or most is None or begun < most:
+            return decision
+        return Decision(Action.FILTER, f"beyond --max-downloads {most}")
+
+    def _path(self, entry: Entry) -> str | None:
+        """Return where the file would go, None while its extension is not known."""
+        extension = extension_of_url(entry.job.url(entry.variant) or "", variant=entry.variant)
+        if extension is None:
+            return None
+        render = self.eye.template.render
+        path = render(entry.job, extension, variant=entry.variant)
+        if self.reader.owner(path_key(path)) in {None, entry.job.id}:
+            return path
+        return render(entry.job, extension, variant=entry.variant, whole_id=True)
+
+
+_FETCHED = frozenset({Action.DOWNLOAD, Action.RESUME, Action.ADOPT})
+
+
+async def plan(settings: Settings, sink: Sink) -> RunCompleted:
+    """Tell of every action a backfill would take; return the final event.
+
+    Raises UsageError, KeyRefusedError, ApiError, ManifestError, StorageError.
+    """
+    began_s = time.monotonic()
+    settings.read_key()
+    destination = destination_of(settings)
+    sink(RunStarted("plan", str(destination.root)))
+    with Reader(destination.manifest) as reader:
+        async with Api(
+            settings.api_url, settings.read_key, timeout_s=settings.timeout, agent=AGENT
+        ) as api:
+            planner = _Planner(
+                settings,
+                sink,
+                reader,
+                Eye(
+                    Template.parse(settings.output),
+                    Places(destination.root),
+                    Parts(destination.parts),
+                ),
+                rules_of(settings),
+            )
+            history = History(
+                api,
+                page_size=settings.page_size,
+                policy=policy_of(settings),
+                rng=random.Random(),  # noqa: S311 - jitter, not secrets
+                sink=sink,
+            )
+            async for page in history.pages(may_be_empty=reader.is_empty()):
+                await asyncio.to_thread(planner.plan, page)
+    final = _completed(planner, began_s)
+    sink(final)
+    return final
+
+
+def _completed(planner: _Planner, began_s: float) -> RunCompleted:
+    counts = planner.counts
+    return RunCompleted(
+        records=counts.total(),
+        already=counts[Action.SKIP],
+        pending=counts[Action.WAIT] + sum(counts[action] for action in _FETCHED),
+        rejected=counts[Action.REJECT],
+        filtered=counts[Action.FILTER],
+        invalid=planner.invalid,
+        seconds=round(time.monotonic() - began_s, 3),
+    )

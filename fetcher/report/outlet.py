@@ -1,0 +1,143 @@
+"""One open stream, written to without ever making the run wait for whoever reads it.
+
+Owns how bytes reach stdout and stderr. A pipe that nobody reads (`| less`), a terminal
+held by Ctrl-S, a closed pipe, a full disk: none of them may stop a download, so `write`
+hands over what is taken at once and keeps the rest. Knows nothing of what it carries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TextIO
+
+# What a pipe that select() calls writable takes without blocking (4096 on Linux, 512 on
+# macOS); where Python does not know it, select() cannot ask about pipes at all.
+CHUNK_BYTES: int = getattr(select, "PIPE_BUF", 65536)
+RETRY_S = 0.01  # before asking again a stream that called itself ready and took nothing
+# What may wait for a reader that does not read; beyond it the run keeps the reader's pace.
+WAITING_LIMIT_BYTES = 8 * 1024 * 1024
+UNKNOWN_SIZE = os.terminal_size((80, 24))
+
+OnLost = Callable[[OSError], None]
+
+
+class Outlet:
+    """A stream that takes text at once, in order, and remembers if it was lost.
+
+    `stream` None (a closed stderr) swallows everything. What the encoding cannot hold is
+    written as backslash escapes. `on_lost` is called once, with the error, when the reader
+    has gone (BrokenPipeError) or the disk is full; after that writes do nothing.
+    """
+
+    def __init__(
+        self, stream: TextIO | None, *, encoding: str | None = None, on_lost: OnLost | None = None
+    ) -> None:
+        self._stream = stream
+        self._fd = _descriptor(stream)
+        self._encoding = encoding or getattr(stream, "encoding", None) or "utf-8"
+        self._on_lost = on_lost
+        self._waiting = bytearray()
+        self.lost: OSError | None = None
+        if self._fd is not None and stream is not None:
+            self._attempt(stream.flush)  # what others wrote before goes first
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much the reader has not taken yet."""
+        return len(self._waiting)
+
+    @property
+    def size(self) -> os.terminal_size:
+        """Return columns and lines of the terminal behind it; 80 x 24 where there is none."""
+        try:
+            size = UNKNOWN_SIZE if self._fd is None else os.get_terminal_size(self._fd)
+        except OSError:
+            size = UNKNOWN_SIZE
+        return size if size.columns > 0 and size.lines > 0 else UNKNOWN_SIZE
+
+    @property
+    def encoding(self) -> str:
+        """Return the name of the encoding that text is written in."""
+        return self._encoding
+
+    def write(self, text: str) -> None:
+        """Write `text`, or as much of it as is taken at once; never raises.
+
+        Waits only when more than WAITING_LIMIT_BYTES are kept back already.
+        """
+        if self.lost is not None or self._stream is None:
+            return
+        if self._fd is None:
+            self._attempt(partial(self._hand_over, self._stream, text))
+            return
+        self._waiting += text.encode(self._encoding, "backslashreplace")
+        self.pump(None if len(self._waiting) > WAITING_LIMIT_BYTES else 0.0)
+
+    def write_line(self, line: str) -> None:
+        """Write `line` and its end."""
+        self.write(f"{line}\n")
+
+    def pump(self, patience_s: float | None = 0.0) -> bool:
+        """Hand over what waits; true when nothing does any more.
+
+        Waits for the reader up to `patience_s` seconds, None: as long as it takes.
+        """
+        ends_at = None if patience_s is None else time.monotonic() + patience_s
+        while self._fd is not None and self._waiting:
+            left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
+            if not _is_ready(self._fd, left_s):
+                return False
+            before_bytes = len(self._waiting)
+            self._attempt(partial(self._push, self._fd))
+            if len(self._waiting) == before_bytes:
+                if left_s == 0:
+                    return False
+                time.sleep(RETRY_S)
+        return True
+
+    def _push(self, descriptor: int) -> None:
+        with contextlib.suppress(BlockingIOError):  # someone else made the stream non-blocking
+            written = os.write(descriptor, self._waiting[:CHUNK_BYTES])
+            del self._waiting[:written]
+
+    def _hand_over(self, stream: TextIO, text: str) -> None:
+        buffer = getattr(stream, "buffer", None)
+        if buffer is None:
+            stream.write(text)
+        else:
+            buffer.write(text.encode(self._encoding, "backslashreplace"))
+        stream.flush()
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except ValueError:  # "I/O operation on closed file"
+            self._lose(BrokenPipeError("the stream is closed"))
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self.lost = error
+        self._waiting.clear()
+        if self._on_lost is not None:
+            self._on_lost(error)
+
+
+def _descriptor(stream: TextIO | None) -> int | None:
+    """Return the stream's descriptor, None for one that lives in memory."""
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _is_ready(descriptor: int, timeout_s: float | None) -> bool:
+    try:
+        return bool(select.select((), (descriptor,), (), timeout_s)[1])
+    except (OSError, ValueError):
+        return True  # this platform cannot ask about such a stream: write and see

@@ -1,0 +1,314 @@
+"""One run put together: everything it holds open, its listing side, and its account.
+
+`engine` and `watch` say what a run does; this module owns what both need: folders, lock,
+manifest, sessions, pipeline, and how a page of history becomes events, counts and tickets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fetcher import __version__
+from fetcher.account import Account, Class
+from fetcher.client import Api, Host
+from fetcher.destination import Destination
+from fetcher.events import (
+    JobFailed,
+    JobPending,
+    ListingProgress,
+    PollCompleted,
+    QueueGrew,
+    RecordInvalid,
+    RunCompleted,
+    Sink,
+)
+from fetcher.files.parts import Parts
+from fetcher.files.places import Places
+from fetcher.files.space import Space
+from fetcher.filters import Rules
+from fetcher.finish import Desk, Done
+from fetcher.gates import Gates, Limiter
+from fetcher.history import History
+from fetcher.layout import Template
+from fetcher.links import Links
+from fetcher.look import Eye
+from fetcher.manifest.manifest import Manifest
+from fetcher.manifest.store import Intake, Store
+from fetcher.models import State
+from fetcher.pipeline import Budget, Pipeline, Plant
+from fetcher.receive import Kit
+from fetcher.retry import Policy
+from fetcher.transfer import Means
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fetcher.manifest.store import Absorbed, Listed
+    from fetcher.settings import Settings
+    from fetcher.wire import Page
+
+_DISK_THREADS = 8
+AGENT = f"fetcher/{__version__}"
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the filters of a run."""
+    return Rules(
+        since=settings.since,
+        until=settings.until,
+        match=tuple(settings.match),
+        source_type=settings.source_type,
+        max_size_bytes=settings.max_size,
+    )
+
+
+def destination_of(settings: Settings) -> Destination:
+    """Return where a run writes."""
+    return Destination(settings.dest, settings.state_dir)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return how patient a run is."""
+    return Policy(retries=settings.retries, delay_s=settings.retry_delay)
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything a run holds open."""
+
+    settings: Settings
+    sink: Sink
+    destination: Destination
+    manifest: Manifest
+    api: Api
+    history: History
+    pipeline: Pipeline
+    parts: Parts
+    account: Account
+    rules: Rules
+    run_base: int
+    began_s: float = field(default_factory=time.monotonic)
+    _reported: set[str] = field(default_factory=set)
+
+    async def absorb(self, page: Page, *, retry_base: int) -> Absorbed:
+        """Record one page, count it, tell of it, and wake the pipeline for what it queued."""
+        for bad in page.invalid:
+            self._report(bad.reason, bad.id, bad.file_name)
+        intake = Intake(self.rules, self.settings.originals, self.run_base, retry_base)
+        absorbed = await self.manifest.do(Store.absorb, page.jobs, intake, {})
+        for one in absorbed.listed:
+            first = self.account.listed(one.seq, one.before, one.after)
+            self._tell(one, first=first)
+        if absorbed.queued:
+            self.sink(QueueGrew(absorbed.queued))
+            self.pipeline.wake()
+        self.sink(ListingProgress(self.account.records))
+        return absorbed
+
+    def _report(self, reason: str, job_id: str | None, file_name: str | None) -> None:
+        """Tell of a bad record once a run, however often it is listed."""
+        mark = f"{job_id}\0{reason}"
+        if mark not in self._reported and len(self._reported) < _MOST_REPORTED:
+            self._reported.add(mark)
+            self.account.invalid += 1
+            self.sink(RecordInvalid(reason=reason, id=job_id, file_name=file_name))
+
+    def _tell(self, one: Listed, *, first: bool) -> None:
+        job = one.job
+        if one.after is State.WAITING and (first or one.before is not State.WAITING):
+            self.sink(JobPending(id=job.id, file_name=job.file_name))
+        elif one.after is State.REJECTED and one.before is not State.REJECTED:
+            self.sink(JobFailed(id=job.id, file_name=job.file_name, error=job.error))
+
+    async def list_all(self) -> None:
+        """Absorb the whole history and queue what earlier runs left; a full pass.
+
+        Raises KeyRefusedError, ApiError.
+        """
+        asked_before = self.history.requests
+        retry_base = await self.manifest.do(Store.sync_tickets)
+        may_be_empty = await self.manifest.do(Store.is_empty)
+        await self.manifest.do(Store.put, {"full_open": "1"})
+        seen_before, new = self.account.records, 0
+        async for page in self.history.pages(may_be_empty=may_be_empty):
+            new += (await self.absorb(page, retry_base=retry_base)).new
+        left = await self.manifest.do(Store.requeue, self.run_base)
+        if left:
+            self.sink(QueueGrew(left))
+            self.pipeline.wake()
+        now = datetime.now(UTC).isoformat()
+        await self.manifest.do(
+            Store.put,
+            {
+                "full_open": "0",
+                "last_full_at": now,
+                "last_poll_at": now,
+                "rules": self.rules.signature(),
+            },
+        )
+        self.sink(
+            PollCompleted(
+                requests=self.history.requests - asked_before,
+                records=self.account.records - seen_before,
+                new=new,
+                pending=self.account.counts[Class.PENDING],
+            )
+        )
+
+    async def completed(self, exit_code: int) -> RunCompleted:
+        """Return the final event: the account, which adds up."""
+        counts = self.account.counts
+        downloaded, already = counts[Class.DOWNLOADED], counts[Class.ALREADY]
+        adopted, failed = counts[Class.ADOPTED], counts[Class.FAILED]
+        for job_id in self.account.failed_originals:
+            # A job whose clean file is here but whose original is not counts as failed.
+            seen = (await self.manifest.do(Store.look_up, [job_id])).get(job_id)
+            if seen is None or seen.state is not State.COMPLETE:
+                continue
+            failed += 1
+            if downloaded:
+                downloaded -= 1
+            elif already:
+                already -= 1
+            else:
+                adopted -= 1
+        return RunCompleted(
+            records=self.account.records,
+            downloaded=downloaded,
+            adopted=adopted,
+            already=already,
+            failed=failed,
+            pending=counts[Class.PENDING] + counts[Class.TODO],
+            rejected=counts[Class.REJECTED],
+            filtered=counts[Class.FILTERED],
+            invalid=self.account.invalid,
+            bytes=self.account.bytes_stored,
+            bytes_fetched=self.account.bytes_fetched,
+            seconds=round(time.monotonic() - self.began_s, 3),
+            exit_code=exit_code,
+        )
+
+
+_MOST_REPORTED = 10_000  # bad records that are told of in one run
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterator[Run]:
+    """Give a run with its destination held, its manifest and its sessions open.
+
+    Raises UsageError (no key), LockedError, StorageError, ManifestError.
+    """
+    settings.read_key()
+    destination = destination_of(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.to_thread(destination.prepare)
+        lock = destination.held(command=command, wait_s=settings.wait_lock)
+        await asyncio.to_thread(stack.enter_context, lock)
+        manifest = await stack.enter_async_context(Manifest(destination.manifest))
+        api = await stack.enter_async_context(
+            Api(settings.api_url, settings.read_key, timeout_s=settings.timeout, agent=AGENT)
+        )
+        host = await stack.enter_async_context(
+            Host(
+                timeout_s=settings.timeout,
+                connections=settings.concurrency * settings.connections,
+                agent=AGENT,
+            )
+        )
+        await _keep_up_with(settings, manifest)
+        threads, group_thread, fsync_threads = (
+            stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))
+            for name, count in (("disk", _DISK_THREADS), ("seal", 1), ("fsync", _DISK_THREADS))
+        )
+        rng = random.Random()  # noqa: S311 - jitter, not secrets
+        rules = rules_of(settings)
+        account = Account()
+        history = History(
+            api,
+            page_size=settings.page_size,
+            policy=policy_of(settings),
+            rng=rng,
+            sink=sink,
+        )
+        parts = Parts(destination.parts)
+        eye = Eye(Template.parse(settings.output), Places(destination.root), parts)
+        space = Space(destination.root, settings.min_free)
+        run_base = await manifest.do(Store.sync_tickets)
+        kit = Kit(
+            parts=parts,
+            space=space,
+            limiter=Limiter(settings.limit_rate, time.monotonic),
+            rules=rules,
+            threads=threads,
+            sink=sink,
+            clock=time.monotonic,
+        )
+        means = Means(
+            host=host,
+            gates=Gates(time.monotonic),
+            policy=policy_of(settings),
+            rng=rng,
+            relink=Links(api, history, manifest).relink,
+            check_duration=settings.check_duration,
+        )
+        desk = Desk(
+            manifest=manifest,
+            eye=eye,
+            parts=parts,
+            space=space,
+            group_thread=group_thread,
+            fsync_threads=fsync_threads,
+            sink=sink,
+            account=account,
+            clock=time.monotonic,
+            now=lambda: datetime.now(UTC),
+            on_done=_nothing_more,
+        )
+        pipeline = Pipeline(
+            Plant(
+                manifest=manifest,
+                eye=eye,
+                kit=kit,
+                means=means,
+                desk=desk,
+                budget=Budget(settings.max_downloads),
+                rules=rules,
+                account=account,
+                sink=sink,
+                threads=threads,
+                clock=time.monotonic,
+                workers=settings.concurrency,
+                run_base=run_base,
+            )
+        )
+        yield Run(
+            settings=settings,
+            sink=sink,
+            destination=destination,
+            manifest=manifest,
+            api=api,
+            history=history,
+            pipeline=pipeline,
+            parts=parts,
+            account=account,
+            rules=rules,
+            run_base=run_base,
+        )
+
+
+async def _nothing_more(done: Done) -> None:
+    """Do nothing after a file."""
+
+
+async def _keep_up_with(settings: Settings, manifest: Manifest) -> None:
+    """Let paths of unfinished files be decided anew where the template has changed."""
+    if await manifest.do(Store.get, "output") != settings.output:
+        await manifest.do(Store.forget_paths)
+        await manifest.do(Store.put, {"output": settings.output})

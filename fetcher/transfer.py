@@ -1,0 +1,321 @@
+"""One file's download from its first request to proven bytes.
+
+Joins the rules (`ranges`, `retry`), the client and the files: ask, judge, receive, and on
+trouble wait, ask for a fresh link, or stop. Returns an outcome for whatever may befall one
+file; raises only StorageError (the run's trouble) and CancelledError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, assert_never
+
+from fetcher.durations import duration_s, misfit
+from fetcher.errors import (
+    ContentError,
+    FetcherError,
+    PlaceError,
+    StatusError,
+    StorageError,
+    TransferError,
+    bare_url,
+)
+from fetcher.events import DownloadCancelled, DownloadRetrying
+from fetcher.extensions import choose_extension
+from fetcher.gates import host_of
+from fetcher.ranges import (
+    Append,
+    Refuse,
+    Restart,
+    Want,
+    Whole,
+    fresh,
+    judge,
+    request_headers,
+    resume,
+)
+from fetcher.receive import (
+    DamagedError,
+    Kit,
+    MoreToComeError,
+    Progress,
+    TooLargeError,
+    prove_part,
+    receive,
+)
+from fetcher.retry import GiveUp, Policy, decide, parse_retry_after
+from fetcher.threads import run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from random import Random
+    from typing import Protocol
+
+    from fetcher.files.parts import Part
+    from fetcher.gates import Gates
+    from fetcher.models import Entry, Head
+    from fetcher.receive import Arriving
+
+    class Opens(Protocol):
+        """Whoever can send a GET to a file host."""
+
+        def open(
+            self, url: str, headers: Mapping[str, str]
+        ) -> AbstractAsyncContextManager[Arriving]:
+            """Give the response; raises ConnectionFailedError."""
+            ...
+
+
+REFUSED_LINK = frozenset({401, 403, 404, 410})
+_PRESSED = frozenset({429, 503})
+
+
+@dataclass(slots=True)
+class Means:
+    """How transfers reach hosts and what they do about trouble.
+
+    `relink` returns a fresh link in place of a refused one, None where there is none.
+    `check_duration` is `warn`, `fail` or `off`.
+    """
+
+    host: Opens
+    gates: Gates
+    policy: Policy
+    rng: Random
+    relink: Callable[[Entry, str], Awaitable[str | None]]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    check_duration: str = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A proven file that is not in place yet; `suspect` says why its length is doubted."""
+
+    content: bytes | Part
+    extension: str
+    sha256: str
+    bytes_stored: int
+    bytes_fetched: int
+    suspect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Not fetched in this run; what is here of it stays."""
+
+    reason: str
+    attempts: int
+    bytes_done: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Larger than `--max-size`."""
+
+    reason: str
+    bytes_total: int
+
+
+Outcome = Fetched | GivenUp | LeftOut
+
+
+class Transfer:
+    """The download of one file; `run` it once."""
+
+    def __init__(self, entry: Entry, key: str, *, has_part: bool, kit: Kit, means: Means) -> None:
+        self._entry = entry
+        self._kit = kit
+        self._means = means
+        self._file = Progress(entry, key, part_on_disk=has_part)
+        self._url = entry.job.url(entry.variant) or ""
+        self._attempts = 0
+        self._failures = 0  # since bytes last arrived that were never here before
+        self._best_bytes = 0
+        self._relinked_at_bytes = -1
+
+    @property
+    def started(self) -> bool:
+        """Return whether the start of this download was announced."""
+        return self._file.started
+
+    async def run(self) -> Outcome:
+        """Return how the download ended; see the module."""
+        try:
+            if self._file.part_on_disk:
+                self._file.part = await run(
+                    self._kit.threads, self._kit.parts.recover, self._file.key
+                )
+                self._best_bytes = self._file.bytes_done
+            return await self._until_decided()
+        except PlaceError as error:
+            return self._give_up(str(error))
+        except (asyncio.CancelledError, StorageError):
+            self._close()
+            if self._file.started:
+                job = self._entry.job
+                self._kit.sink(
+                    DownloadCancelled(
+                        id=job.id,
+                        file_name=job.file_name,
+                        variant=self._entry.variant,
+                        bytes_done=self._file.bytes_done,
+                    )
+                )
+            raise
+
+    async def _until_decided(self) -> Outcome:
+        while True:
+            await self._means.gates.passed(host_of(self._url))
+            self._attempts += 1
+            try:
+                await self._attempt()
+                return await self._finish()
+            except TooLargeError as error:
+                self._close()
+                await self._drop()
+                return LeftOut(str(error), error.bytes_total)
+            except MoreToComeError:
+                self._note_progress()
+            except TransferError as error:
+                outcome = await self._meet(error)
+                if outcome is not None:
+                    return outcome
+
+    async def _attempt(self) -> None:
+        part = self._file.part
+        if part is not None and part.bytes_written == part.version.bytes_total:
+            await prove_part(self._kit, self._file)
+            return
+        want = resume(part.partial()) if part is not None else fresh()
+        if not await self._ask(want):
+            await self._ask(fresh())
+
+    async def _ask(self, want: Want) -> bool:
+        """Ask for `want` and take the answer in; False where it must be asked afresh."""
+        async with self._means.host.open(self._url, request_headers(want)) as body:
+            _refuse_status(body.head, self._url)
+            verdict = judge(want, body.head)
+            match verdict:
+                case Append() | Whole():
+                    await receive(self._kit, self._file, body, verdict)
+                case Refuse(reason=reason):
+                    raise ContentError(reason)
+                case Restart():
+                    self._close()
+                    await self._drop()
+                    return False
+                case _:
+                    assert_never(verdict)
+        return True
+
+    async def _meet(self, error: TransferError) -> Outcome | None:
+        """Wait, or ask for a fresh link, or stop: what to do about a failed attempt."""
+        if isinstance(error, DamagedError):
+            self._close()
+            await self._drop()
+        if isinstance(error, StatusError) and error.status in REFUSED_LINK:
+            return await self._relink(error)
+        self._note_progress()
+        self._failures += 1
+        decision = decide(error, self._failures, policy=self._means.policy, rng=self._means.rng)
+        if isinstance(decision, GiveUp):
+            return self._give_up(decision.reason)
+        if isinstance(error, StatusError) and error.status in _PRESSED:
+            self._means.gates.hold(host_of(self._url), decision.delay_s)
+        job = self._entry.job
+        self._kit.sink(
+            DownloadRetrying(
+                id=job.id,
+                file_name=job.file_name,
+                variant=self._entry.variant,
+                attempt=self._failures,
+                delay=round(decision.delay_s, 3),
+                reason=str(error),
+            )
+        )
+        await self._means.sleep(decision.delay_s)
+        return None
+
+    async def _relink(self, error: StatusError) -> Outcome | None:
+        """Go on with a fresh link, once for each stretch of bytes that a link brought."""
+        if self._relinked_at_bytes >= self._file.bytes_done:
+            return self._give_up(f"{error}; a fresh link was refused as well")
+        self._relinked_at_bytes = self._file.bytes_done
+        try:
+            url = await self._means.relink(self._entry, self._url)
+        except FetcherError as trouble:
+            return self._give_up(f"{error}; no fresh link could be had: {trouble}")
+        if url is None:
+            return self._give_up(f"{error}; the service gives no other link")
+        self._url = url
+        return None
+
+    def _note_progress(self) -> None:
+        done = self._file.bytes_done
+        if done > self._best_bytes:
+            self._best_bytes = done
+            self._failures = 0
+
+    async def _finish(self) -> Outcome:
+        file = self._file
+        content = file.content if file.content is not None else file.part
+        if content is None:
+            raise ContentError("nothing came")
+        suspect = await self._judge_duration()
+        if suspect is not None and self._means.check_duration == "fail":
+            self._close()
+            await self._drop()
+            return self._give_up(suspect)
+        return Fetched(
+            content=content,
+            extension=choose_extension(
+                self._url, file.content_type, file.first_bytes, variant=self._entry.variant
+            ),
+            sha256=file.sha256,
+            bytes_stored=file.bytes_done,
+            bytes_fetched=file.bytes_fetched,
+            suspect=suspect,
+        )
+
+    async def _judge_duration(self) -> str | None:
+        announced_s = self._entry.job.audio_duration_s
+        if self._means.check_duration == "off" or announced_s is None:
+            return None
+        file = self._file
+        if file.content is not None:
+            actual_s = duration_s(file.content)
+        elif file.part is not None:
+            actual_s = await run(self._kit.threads, duration_s, file.part.path)
+        else:
+            actual_s = None
+        return misfit(actual_s, announced_s)
+
+    def _give_up(self, reason: str) -> GivenUp:
+        done = self._file.bytes_done
+        self._close()
+        return GivenUp(reason, self._attempts, done)
+
+    def _close(self) -> None:
+        if self._file.part is not None:
+            self._file.part.close()
+
+    async def _drop(self) -> None:
+        """Remove what is here of the file: it cannot be gone on with."""
+        self._file.part = None
+        self._file.content = None
+        if self._file.part_on_disk:
+            await run(self._kit.threads, self._kit.parts.discard, self._file.key)
+            self._file.part_on_disk = False
+
+
+def _refuse_status(head: Head, url: str) -> None:
+    """Raise StatusError for a status that `ranges.judge` has no rule for."""
+    if 200 <= head.status < 300 or head.status == 416:
+        return
+    header = head.headers.get("retry-after")
+    wait_s = None if header is None else parse_retry_after(header, now=datetime.now(UTC))
+    message = f"the host answered {head.status} for {bare_url(url)}"
+    raise StatusError(head.status, message, retry_after_s=wait_s)

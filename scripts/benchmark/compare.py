@@ -1,0 +1,176 @@
+"""One workload, every tool in turn, several rounds.
+
+Owns the order of things: round by round and tool by tool, so that whatever else the machine
+does meets all of them alike; each run from an empty folder on a file system that is at rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from benchmark import origin, tools
+from benchmark.listing import Spec, file_name
+from benchmark.measure import Cost, run, synchronise
+from benchmark.servers import Relay, listing_of, relay_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from benchmark.workloads import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where things go: the files that are served, settings and logs, and what is fetched."""
+
+    files: Path
+    scratch: Path
+    dest: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of one tool. `sent_again_bytes`: what the host sent beyond the content."""
+
+    cost: Cost
+    sent_again_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A workload that is set up: the servers run, the files are there."""
+
+    workload: Workload
+    folders: Folders
+    origin: origin.Origin
+    relay: Relay | None
+    base_url: str
+    api_url: str
+    half_api_url: str
+    digests: frozenset[str]
+
+
+Samples = dict[str, list[Sample]]
+
+
+def measure(workload: Workload, names: Sequence[str], rounds: int, folders: Folders) -> Samples:
+    """Run every tool of `names` that the workload takes; return its samples, one a round."""
+    taking = [name for name in names if name in (tools.FETCHER, *workload.peers)]
+    samples: Samples = {name: [] for name in taking}
+    with _set_up(workload, folders) as bench:
+        for _ in range(rounds):
+            for name in taking:
+                samples[name].append(_one(bench, name))
+    return samples
+
+
+@contextmanager
+def _set_up(workload: Workload, folders: Folders) -> Iterator[Bench]:
+    folders.scratch.mkdir(parents=True, exist_ok=True)
+    audio = folders.files / workload.name
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, audio, ignore_errors=True)
+        origin.make_audio(audio, workload.count, workload.size_bytes)
+        host = stack.enter_context(origin.running(folders.scratch, folders.files))
+        relay = None
+        if workload.away_s or workload.kind == "killed":
+            door = host.ports[workload.door]
+            relay = stack.enter_context(relay_to(door, workload.away_s, folders.scratch))
+        base_url = host.url(workload.door, workload.name, relay.port if relay else None)
+        whole = Spec(workload.count, workload.size_bytes, base_url)
+        half = replace(whole, records=workload.count // 2)
+        yield Bench(
+            workload,
+            folders,
+            host,
+            relay,
+            base_url,
+            stack.enter_context(listing_of(whole)),
+            stack.enter_context(listing_of(half)),
+            frozenset(_digest(audio / file_name(n)) for n in range(workload.count)),
+        )
+
+
+def _one(bench: Bench, name: str) -> Sample:
+    """Run one tool from an empty folder, prove its files, and clear up."""
+    dest = bench.folders.dest
+    shutil.rmtree(dest, ignore_errors=True)
+    dest.mkdir(parents=True)
+    synchronise(dest)
+    work = _work(bench, dest)
+    log = bench.folders.scratch / f"{bench.workload.name}.{name}.log"
+    try:
+        match bench.workload.kind:
+            case "whole":
+                sample = Sample(run(tools.TOOLS[name](work), log=log, dest=dest))
+            case "half":
+                sample = _half(bench, name, work, log)
+            case "killed":
+                sample = _killed(bench, name, work, log)
+        _prove(bench, name, sample.cost, log)
+    finally:
+        shutil.rmtree(dest, ignore_errors=True)
+    return sample
+
+
+def _work(bench: Bench, dest: Path) -> tools.Work:
+    workload = bench.workload
+    return tools.Work(
+        numbers=range(workload.count),
+        base_url=bench.base_url,
+        api_url=bench.api_url,
+        dest=dest,
+        jobs=workload.jobs,
+        scratch=bench.folders.scratch,
+        connections=workload.connections,
+        authority=bench.origin.authority if workload.door == "tls" else None,
+    )
+
+
+def _half(bench: Bench, name: str, work: tools.Work, log: Path) -> Sample:
+    """Bring half of the files home, then measure the run that brings the rest."""
+    half = range(bench.workload.count // 2)
+    first = replace(work, numbers=half, api_url=bench.half_api_url)
+    run(tools.TOOLS[name](first), log=log, dest=work.dest)
+    before_bytes = bench.origin.sent_bytes()
+    cost = run(tools.TOOLS[name](replace(work, again=True)), log=log, dest=work.dest)
+    missing_bytes = (bench.workload.count - len(half)) * bench.workload.size_bytes
+    return Sample(cost, bench.origin.sent_bytes() - before_bytes - missing_bytes)
+
+
+def _killed(bench: Bench, name: str, work: tools.Work, log: Path) -> Sample:
+    """Kill the run at half of the bytes, then measure the same command again."""
+    relay, total_bytes = bench.relay, bench.workload.total_bytes
+    assert relay is not None
+    before_bytes = relay.passed_bytes()
+    run(
+        tools.TOOLS[name](work),
+        log=log,
+        stop_when=lambda: relay.passed_bytes() - before_bytes >= total_bytes // 2,
+    )
+    cost = run(tools.TOOLS[name](replace(work, again=True)), log=log, dest=work.dest)
+    return Sample(cost, relay.passed_bytes() - before_bytes - total_bytes)
+
+
+def _prove(bench: Bench, name: str, cost: Cost, log: Path) -> None:
+    """Raise RuntimeError where the tool failed or its files are not those of the host."""
+    if cost.status != 0:
+        said = log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{name} ended with {cost.status} on {bench.workload.name}:\n{said}")
+    found = [
+        _digest(path)
+        for path in bench.folders.dest.rglob("*.wav")
+        if ".fetcher" not in path.parts and path.is_file()
+    ]
+    if len(found) != len(bench.digests) or set(found) != bench.digests:
+        raise RuntimeError(f"{name} did not bring the right files home on {bench.workload.name}")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

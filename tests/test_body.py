@@ -1,0 +1,334 @@
+"""How a body comes off the wire: whole, cut, stalled, slowly; and what becomes of its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import random
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from raw_server import Answer, RawServer, Request, always, answer
+
+from fetcher.client import Host
+from fetcher.errors import ConnectionFailedError, ShortBodyError, TransferError
+from fetcher.intake import BUFFER_BYTES, Memory, take_over
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fetcher.body import Body
+
+LARGE = random.Random(7).randbytes(3 * BUFFER_BYTES + 17)
+KINDS = ["plain", "chunked", "until close"]
+
+
+def response(kind: str, body: bytes, *, cut: int | None = None) -> tuple[bytes, bytes]:
+    """Return head and encoded body; `cut`: so many bytes of it are sent."""
+    sent = body if cut is None else body[:cut]
+    match kind:
+        case "plain":
+            return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode(), sent
+        case "chunked":
+            top = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            pieces = f"{len(body):x}\r\n".encode() + sent + (b"\r\n" if cut is None else b"")
+            return top, (pieces if body else b"") + (b"0\r\n\r\n" if cut is None else b"")
+        case _:
+            return b"HTTP/1.0 200 OK\r\n\r\n", sent
+
+
+def in_pieces(head: bytes, body: bytes, piece_bytes: int, *, then: str = "keep") -> Answer:
+    """Write head and body in pieces, each of them sent before the next; then close or hang."""
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        for start in range(0, len(body), piece_bytes):
+            writer.write(body[start : start + piece_bytes])
+            await writer.drain()
+        if then == "close":
+            writer.close()
+        elif then == "hang":
+            await asyncio.Event().wait()
+
+    return reply
+
+
+@asynccontextmanager
+async def opened(reply: Answer, *, timeout_s: float = 30) -> AsyncIterator[Body]:
+    """Give the body that a server answers with."""
+    async with RawServer(reply) as server, Host(timeout_s=timeout_s) as host:
+        async with host.open(f"{server.origin}/a", {}) as body:
+            yield body
+
+
+async def read_all(body: Body, max_bytes: int = BUFFER_BYTES) -> bytes:
+    """Return what can be read, copied as it must be."""
+    parts = bytearray()
+    while piece := await body.chunk(max_bytes):
+        assert len(piece) <= max_bytes
+        parts += piece
+    return bytes(parts)
+
+
+async def read_until_fault(body: Body) -> tuple[bytes, TransferError]:
+    """Return what came before the fault, and the fault."""
+    parts = bytearray()
+    try:
+        while piece := await body.chunk():
+            parts += piece
+    except TransferError as fault:
+        return bytes(parts), fault
+    pytest.fail("the body ended without a fault")
+
+
+@pytest.mark.parametrize("piece_bytes", [1 << 14, (1 << 20) + 1, 1 << 24])
+@pytest.mark.parametrize(
+    "length",
+    [0, 1, 1000, (1 << 18), (1 << 18) + 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, len(LARGE)],
+)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_byte_arrives(kind: str, length: int, piece_bytes: int) -> None:
+    head, encoded = response(kind, LARGE[:length])
+    then = "close" if kind == "until close" else "keep"
+    async with (
+        RawServer(in_pieces(head, encoded, piece_bytes, then=then)) as server,
+        Host() as host,
+    ):
+        async with host.open(f"{server.origin}/a", {}) as body:
+            assert await read_all(body) == LARGE[:length]
+            assert not await body.chunk()
+
+
+@pytest.mark.parametrize("max_bytes", [999, 65_536, 10 * BUFFER_BYTES])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_pieces_are_never_larger_than_asked_for(kind: str, max_bytes: int) -> None:
+    head, encoded = response(kind, LARGE)
+    then = "close" if kind == "until close" else "keep"
+    async with opened(in_pieces(head, encoded, 1 << 18, then=then)) as body:
+        assert await read_all(body, max_bytes) == LARGE
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100_000, 1 << 20, len(LARGE) - 1])
+@pytest.mark.parametrize("kind", ["plain", "chunked"])
+async def test_a_cut_body_gives_what_came_and_then_raises(kind: str, cut: int) -> None:
+    head, encoded = response(kind, LARGE, cut=cut)
+    async with opened(in_pieces(head, encoded, 1 << 17, then="close")) as body:
+        came, fault = await read_until_fault(body)
+        assert came == LARGE[:cut]
+        assert isinstance(fault, ShortBodyError)
+        with pytest.raises(ShortBodyError):
+            await body.chunk()
+
+
+async def test_a_cut_small_body_gives_what_came_and_then_raises() -> None:
+    async with opened(in_pieces(answer(length=1000), b"x" * 600, 600, then="close")) as body:
+        came, fault = await read_until_fault(body)
+        assert came == b"x" * 600
+        assert isinstance(fault, ShortBodyError)
+
+
+@pytest.mark.parametrize("kind", ["plain", "chunked"])
+async def test_a_body_cut_while_nobody_read_is_handed_out_first(kind: str) -> None:
+    cut = 300_000
+    head, encoded = response(kind, LARGE, cut=cut)
+    async with (
+        RawServer(in_pieces(head, encoded, cut + 10, then="close")) as server,
+        Host() as host,
+    ):
+        async with host.open(f"{server.origin}/a", {}) as body:
+            await server.until(lambda s: s.open_connections == 0)
+            await asyncio.sleep(0.02)  # its end has arrived here too
+            came, _ = await read_until_fault(body)
+            assert came == LARGE[:cut]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [5_000, 500_000])
+async def test_a_stalled_body_gives_what_came_and_then_fails(kind: str, length: int) -> None:
+    head, encoded = response(kind, LARGE, cut=length)
+    async with opened(in_pieces(head, encoded, 1 << 20, then="hang"), timeout_s=0.2) as body:
+        came, fault = await read_until_fault(body)
+        assert came == LARGE[:length]
+        assert isinstance(fault, ConnectionFailedError)
+        assert not fault.permanent
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_slow_body_is_handed_out_before_it_is_complete(kind: str) -> None:
+    head, encoded = response(kind, LARGE, cut=10)
+    async with opened(in_pieces(head, encoded, 1 << 20, then="hang"), timeout_s=2) as body:
+        assert bytes(await body.chunk()) == LARGE[:10]
+
+
+@pytest.mark.parametrize("kind", ["plain", "chunked"])
+@pytest.mark.parametrize("length", [0, 1000, len(LARGE)])
+async def test_the_connection_is_used_again(kind: str, length: int) -> None:
+    head, encoded = response(kind, LARGE[:length])
+    async with RawServer(in_pieces(head, encoded, 1 << 20)) as server, Host() as host:
+        for _ in range(3):
+            async with host.open(f"{server.origin}/a", {}) as body:
+                assert await read_all(body) == LARGE[:length]
+        assert server.connections == 1
+
+
+async def test_large_and_small_bodies_take_turns_on_one_connection() -> None:
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(LARGE[: int(request.target[1:])]))
+
+    async with RawServer(reply) as server, Host() as host:
+        for length in (len(LARGE), 10, 1 << 20, 300_000, 0, len(LARGE)):
+            async with host.open(f"{server.origin}/{length}", {}) as body:
+                assert await read_all(body) == LARGE[:length]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("length", [1000, len(LARGE)])
+async def test_a_connection_that_the_server_closes_is_not_used_again(length: int) -> None:
+    reply = always(answer(LARGE[:length], headers=("Connection: close",)))
+    async with RawServer(reply) as server, Host() as host:
+        for _ in range(2):
+            async with host.open(f"{server.origin}/a", {}) as body:
+                assert await read_all(body) == LARGE[:length]
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("length", [1000, len(LARGE)])
+async def test_a_kept_connection_that_died_costs_nothing(length: int) -> None:
+    """The server closes after its answer, without saying so, as after an idle time."""
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(LARGE[:length]))
+        await writer.drain()
+        writer.close()
+
+    async with RawServer(reply) as server, Host() as host:
+        for _ in range(3):
+            async with host.open(f"{server.origin}/a", {}) as body:
+                assert await read_all(body) == LARGE[:length]
+
+
+async def test_a_body_that_is_left_early_closes_its_connection() -> None:
+    async with opened(always(answer(LARGE))) as body:
+        assert bytes(await body.chunk()) == LARGE[:BUFFER_BYTES]
+        async with host.open(f"{server.origin}/b", {}) as body:
+            assert await read_all(body) == LARGE
+        assert [request.connection for request in server.requests] == [1, 2]
+        await server.until(lambda s: s.open_connections == 1)
+
+
+async def test_a_reader_that_is_cancelled_closes_its_connection() -> None:
+    head, encoded = response("plain", LARGE, cut=400_000)
+    async with RawServer(in_pieces(head, encoded, 1 << 20, then="hang")) as server, Host() as host:
+
+        async def transfer() -> None:
+            async with host.open(f"{server.origin}/a", {}) as body:
+                while True:
+                    await body.chunk()
+
+        task = asyncio.create_task(transfer())
+        await server.until(lambda s: bool(s.requests))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_what_was_handed_out_stays_until_the_next_call() -> None:
+    async with opened(always(answer(LARGE))) as body:
+        first = await body.chunk()
+        await asyncio.sleep(0.05)  # the rest arrives meanwhile
+        assert bytes(first) == LARGE[: len(first)]
+
+
+async def test_a_sender_is_slowed_down_to_its_reader() -> None:
+    sent = 0
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {1 << 30}\r\n\r\n".encode())
+        piece = bytes(1 << 18)
+        for _ in range(1 << 12):
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    async with opened(reply) as body:
+        await body.chunk()
+        seen = -1
+        while seen != sent:
+            seen = sent
+            await asyncio.sleep(0.05)
+        assert sent < 64 << 20  # what kernel buffers hold, of a gigabyte
+
+
+async def test_bytes_behind_the_body_never_answer_the_next_request() -> None:
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        surplus = answer(b"smuggled") if request.target == "/first" else b""
+        writer.write(answer(LARGE) + surplus)
+
+    async with RawServer(reply) as server, Host() as host:
+        async with host.open(f"{server.origin}/first", {}) as body:
+            assert await read_all(body) == LARGE
+        await asyncio.sleep(0.02)
+        async with host.open(f"{server.origin}/second", {}) as body:
+            assert await read_all(body) == LARGE
+
+
+async def test_many_bodies_at_once_stay_apart() -> None:
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        start = int(request.target[1:])
+        writer.write(answer(LARGE[start:]))
+
+    async with RawServer(reply) as server, Host() as host:
+
+        async def transfer(start: int) -> bool:
+            async with host.open(f"{server.origin}/{start}", {}) as body:
+                return await read_all(body, 300_000) == LARGE[start:]
+
+        assert all(await asyncio.gather(*(transfer(start) for start in range(40))))
+
+
+async def test_an_encoded_body_comes_as_it_was_sent() -> None:
+    packed = gzip.compress(LARGE)
+    reply = always(answer(packed, headers=("Content-Encoding: gzip",)))
+    async with opened(reply) as body:
+        assert await read_all(body) == packed
+
+
+def test_a_second_buffer_is_lent_only_while_there_are_enough() -> None:
+    memory = Memory()
+    firsts = [memory.take() for _ in range(40)]
+    assert memory.take_second() is None
+    for buffer in firsts:
+        memory.give(buffer)
+    assert memory.take_second() is firsts[-1]
+
+
+def connected(**names: Any) -> Any:
+    """Return what looks like a response in the middle of a body."""
+    handler = SimpleNamespace(
+        is_connected=lambda: True,
+        connection_lost=None,
+        transport=None,
+        _drop_timeout=None,
+        _reading_paused=True,
+    )
+    content = SimpleNamespace(is_eof=lambda: False, exception=lambda: None, total_bytes=0)
+    shape = {"content": content, "connection": SimpleNamespace(protocol=handler)} | names
+    return SimpleNamespace(**shape)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        connected(connection=None),
+        connected(connection=SimpleNamespace(protocol=SimpleNamespace())),
+        connected(content=SimpleNamespace(is_eof=lambda: True)),
+        connected(),
+    ],
+    ids=["connection gone", "inner names gone", "body here already", "sender slowed down"],
+)
+def test_the_ordinary_reader_stays_where_it_must(response: Any) -> None:
+    assert take_over(response, 10**9, gap_s=30, memory=Memory()) is None

@@ -1,0 +1,183 @@
+"""What reaches a stream, whatever becomes of the stream."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import pytest
+
+from fetcher.report.outlet import WAITING_LIMIT_BYTES, Outlet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Pipe:
+    """An open pipe: `writer` is a text stream into it."""
+
+    def __init__(self) -> None:
+        self.reader, descriptor = os.pipe()
+        self.writer: TextIO = os.fdopen(descriptor, "w", encoding="utf-8")
+
+    def read_available(self) -> bytes:
+        os.set_blocking(self.reader, False)
+        parts = []
+        while True:
+            try:
+                part = os.read(self.reader, 65536)
+            except BlockingIOError:
+                break
+            if not part:
+                break
+            parts.append(part)
+        os.set_blocking(self.reader, True)
+        return b"".join(parts)
+
+    def stop_reading(self) -> None:
+        if self.reader >= 0:
+            os.close(self.reader)
+            self.reader = -1
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    one = Pipe()
+    yield one
+    one.stop_reading()
+    one.writer.close()
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(pipe: Pipe) -> None:
+    Outlet(pipe.writer).write_line("مرحبا")
+    assert "مرحبا\n".encode() == pipe.read_available()
+
+
+def test_what_was_written_to_the_stream_before_goes_first(pipe: Pipe) -> None:
+    pipe.writer.write("before\n")
+    Outlet(pipe.writer).write_line("after")
+    assert pipe.read_available() == b"before\nafter\n"
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer)
+    lines = [f"{number:06d} {'x' * 100}" for number in range(5000)]
+    for line in lines:  # eight times what a pipe holds
+        outlet.write_line(line)
+    assert outlet.waiting_bytes > 0
+    got = b""
+    while not outlet.pump():
+        got += pipe.read_available()
+    got += pipe.read_available()
+    assert "".join(f"{line}\n" for line in lines).encode() == got
+
+
+def test_waiting_for_a_reader_ends_when_patience_does(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer)
+    outlet.write("x" * 1_000_000)
+    assert not outlet.pump(0.05)
+
+
+def test_endless_patience_hands_everything_over(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer)
+    outlet.write("x" * 1_000_000)
+    got = bytearray()
+
+    def read() -> None:
+        while len(got) < 1_000_000:
+            got.extend(os.read(pipe.reader, 65536))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert outlet.pump(None)
+    reader.join()
+    assert len(got) == 1_000_000
+
+
+def test_beyond_the_limit_the_reader_sets_the_pace(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer)
+    total = WAITING_LIMIT_BYTES + 1_000_000
+    got = bytearray()
+
+    def read() -> None:
+        while len(got) < total:
+            got.extend(os.read(pipe.reader, 1 << 20))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    outlet.write("x" * total)
+    assert outlet.waiting_bytes == 0
+    reader.join()
+
+
+def test_a_non_blocking_stream_loses_nothing(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writer.fileno(), False)
+    outlet = Outlet(pipe.writer)
+    outlet.write("x" * 300_000)
+    got = b""
+    while not outlet.pump():
+        got += pipe.read_available()
+    got += pipe.read_available()
+    assert len(got) == 300_000
+
+
+def test_a_reader_that_has_gone_is_told_once(pipe: Pipe) -> None:
+    told: list[OSError] = []
+    outlet = Outlet(pipe.writer, on_lost=told.append)
+    pipe.stop_reading()
+    outlet.write_line("one")
+    outlet.write_line("two")
+    assert [type(error) for error in told] == [BrokenPipeError]
+    assert outlet.lost is told[0]
+    assert outlet.waiting_bytes == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_once() -> None:
+    told: list[OSError] = []
+    with Path("/dev/full").open("w") as full:
+        outlet = Outlet(full, on_lost=told.append)
+        outlet.write_line("one")
+        outlet.write_line("two")
+    assert [error.errno for error in told] == [errno.ENOSPC]
+
+
+def test_a_stream_that_is_not_there_swallows_everything() -> None:
+    outlet = Outlet(None)
+    outlet.write_line("one")
+    assert outlet.pump(None)
+    assert outlet.lost is None
+
+
+def test_a_closed_stream_is_lost_and_raises_nothing() -> None:
+    stream = io.StringIO()
+    stream.close()
+    outlet = Outlet(stream)
+    outlet.write_line("one")
+    assert isinstance(outlet.lost, BrokenPipeError)
+
+
+def test_text_goes_to_a_stream_in_memory() -> None:
+    stream = io.StringIO()
+    Outlet(stream).write_line("one")
+    assert stream.getvalue() == "one\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [("ascii", rb"\u0645 \ud800" + b"\n"), ("utf-8", "م ".encode() + rb"\ud800" + b"\n")],
+)
+def test_what_an_encoding_cannot_hold_is_escaped(encoding: str, expected: bytes) -> None:
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding=encoding)
+    Outlet(stream).write_line("م \ud800")
+    assert expected == buffer.getvalue()
+
+
+def test_a_stream_without_a_terminal_counts_as_80_by_24(pipe: Pipe) -> None:
+    assert Outlet(pipe.writer).size == (80, 24)
+    assert Outlet(None).size == (80, 24)
