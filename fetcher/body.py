@@ -55,7 +55,7 @@ class Body:
         """Let go of the connection, unless the whole body came and aiohttp has it back."""
         if isinstance(self._source, Intake):
             self._source.close()
-        self._response.close()
+        hang_up(self._response)
 
 
 def _source(
@@ -121,6 +121,18 @@ class _Reader:
         """Return what arrived before the fault: aiohttp holds it, and will not give it."""
         take = getattr(self._content, "_read_nowait", None)
         return b"" if take is None or max_bytes <= 0 else take(max_bytes)
+
+
+def hang_up(response: aiohttp.ClientResponse) -> None:
+    """Drop the connection of a response that was not read to its end, at once.
+
+    aiohttp would end TLS politely, which takes in what the server still sends, for up to
+    30 s. One that was read to its end has no connection any more.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def body_failure(error: Exception) -> TransferError:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import os
+import select
 import sys
 from functools import partial
 from importlib import import_module
@@ -62,8 +63,6 @@ def run(argv: Sequence[str], env: Environment) -> int:
     except FetcherError as error:
         _complain(env, f"error: {error}")
         return error.exit_code
-    except BrokenPipeError:  # the reader of stdout has seen enough, as `head` does
-        return EXIT_DONE
     except KeyboardInterrupt:
         _complain(env, "interrupted")
         return EXIT_INTERRUPTED
@@ -207,13 +206,17 @@ def _help(args: argparse.Namespace, env: Environment) -> int:
 
 def _complain(env: Environment, text: str) -> None:
     """Write one line to stderr; where that is gone too, the status alone tells."""
+    from fetcher.text import printable  # noqa: PLC0415 - only trouble pays for it
+
     with contextlib.suppress(OSError, ValueError):
-        env.stderr.write(f"fetcher: {text}\n")
+        env.stderr.write(f"fetcher: {printable(text)}\n")
         env.stderr.flush()
 
 
 def _end(error: Exception, args: argparse.Namespace, env: Environment) -> int:
     """Return the status for what no command expected, after saying what it was."""
+    if isinstance(error, BrokenPipeError) and _has_no_reader(env.stdout):
+        return EXIT_DONE  # the reader of stdout has seen enough, as `head` does
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _complain(env, f"error: cannot write: {error.strerror}; make room and run it again")
         return StorageError.exit_code
@@ -225,10 +228,29 @@ def _end(error: Exception, args: argparse.Namespace, env: Environment) -> int:
     return EXIT_FAULT
 
 
+def _has_no_reader(stream: TextIO) -> bool:
+    """Return whether `stream` is a pipe that nobody reads: no other broken pipe is harmless."""
+    if _is_broken(stream):
+        return True
+    try:  # an unbuffered stream has nothing left to flush
+        poll = select.poll()
+        poll.register(stream, select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # not on every platform, not on every stream
+        return False
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Return whether what is still to be written cannot be."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return True
+    return False
+
+
 def _let_go_of_broken(stdout: TextIO) -> None:
     """Send what cannot be written to nowhere, or the interpreter's end would complain."""
-    try:
-        stdout.flush()
-    except (OSError, ValueError):
+    if _is_broken(stdout):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from fetcher.address import Address, follow, parse_url
 from fetcher.answers import events_of, read_page, refusal
-from fetcher.body import Body
+from fetcher.body import Body, hang_up
 from fetcher.errors import (
     ApiError,
     ConnectionFailedError,
@@ -159,7 +159,7 @@ class Api:
                 raise await refusal(response, key)
             yield response
         finally:
-            response.close()
+            hang_up(response)
 
     async def _follow(
         self, path: str, headers: dict[str, str], gap_s: float | None
@@ -171,7 +171,7 @@ class Api:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response
-            response.release()
+            hang_up(response)
             try:
                 address = follow(address, location)
             except ValueError as error:
@@ -242,7 +242,7 @@ class Host:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response, address
-            response.release()
+            hang_up(response)
             address = _next_hop(address, location)
             if address in seen or len(seen) > _MOST_REDIRECTS_HOST:
                 raise ConnectionFailedError(

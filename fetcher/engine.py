@@ -6,10 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from fetcher.account import Class
+from fetcher.causes import first_cause
 from fetcher.errors import ApiError, FetcherError
 from fetcher.events import Event, Notice, RunCompleted, RunStarted, Sink
 from fetcher.planning import plan
 from fetcher.run import Run, opened
+from fetcher.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _STOP_WITHIN_S = 4.0  # contract 5.8 allows 5 s from the signal to the end
 STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM = 130, 143
+_SIGNALLED = frozenset({STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM})
 
 
 class Stop:
@@ -60,20 +63,6 @@ async def until_stopped(work: Awaitable[None], stop: Stop) -> bool:
         task.cancel()
 
 
-def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that ended a group of tasks: ours before anything foreign."""
-    flat: list[BaseException] = []
-    stack: list[BaseException] = [group]
-    while stack:
-        error = stack.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            stack[:0] = error.exceptions
-        else:
-            flat.append(error)
-    ours = [error for error in flat if isinstance(error, FetcherError)]
-    return (ours or flat)[0]
-
-
 class Fetcher:
     """Fetches one account's finished jobs into one destination.
 
@@ -86,6 +75,7 @@ class Fetcher:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stop = Stop()
+        self.wake: Callable[[], None] = _nobody
         self._tasks: set[asyncio.Task[RunCompleted]] = set()
 
     async def __aenter__(self) -> Self:
@@ -99,6 +89,10 @@ class Fetcher:
     def backfill(self) -> AsyncIterator[Event]:
         """Yield the events of one full pass."""
         return self._events(self.run_backfill)
+
+    def watch(self) -> AsyncIterator[Event]:
+        """Yield the events of a watch: until `stop` is asked for, or until idle if so set."""
+        return self._events(self.run_watch)
 
     def plan(self) -> AsyncIterator[Event]:
         """Yield what a backfill would do with each job (`Planned`); nothing is written."""
@@ -135,6 +129,27 @@ class Fetcher:
             sink(final)
             return final
 
+    async def run_watch(self, sink: Sink) -> RunCompleted:
+        """Watch the history and fetch what finishes; return the final event.
+
+        Being stopped is the ordinary end of a watch (0), but not of one that was to run
+        until idle.
+        """
+        until_idle = self.settings.until_idle
+        async with opened(self.settings, sink, command="watch") as run:
+            sink(RunStarted("watch", str(run.destination.root)))
+            watch = Watch(run)
+            self.wake = watch.wake
+            exit_code = await self._end_of(run, watch.serve())
+            was_stopped = self.stop.exit_code is not None
+            if was_stopped and not until_idle and exit_code in _SIGNALLED:
+                exit_code = 0
+            elif not exit_code:
+                await asyncio.to_thread(run.parts.purge)
+            final = await run.completed(exit_code)
+            sink(final)
+            return final
+
     async def run_plan(self, sink: Sink) -> RunCompleted:
         """Tell of what a backfill would do; return the final event.
 
@@ -161,6 +176,10 @@ class Fetcher:
             return error.exit_code
         failed = run.account.counts[Class.FAILED] + len(run.account.failed_originals)
         return 1 if failed else 0
+
+
+def _nobody() -> None:
+    """Wake nobody: no watch is running."""
 
 
 async def _backfill(run: Run) -> None:

@@ -34,7 +34,8 @@ class Gates:
 
     async def passed(self, host: str) -> None:
         """Return once the gate of `host` is open."""
-        while (wait_s := self._open_at_s.get(host, 0.0) - self._clock()) > 0:
+        # A time, not an event: a later refusal may have moved it on while we slept.
+        while (wait_s := self._open_at_s.get(host, 0.0) - self._clock()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(wait_s)
         self._open_at_s.pop(host, None)
 

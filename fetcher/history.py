@@ -52,6 +52,7 @@ class History:
         self._rng = rng
         self._sink = sink
         self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self._drift = 0  # how many known jobs the list no longer has, as last seen
         self.requests = 0
 
     async def pages(self, *, may_be_empty: bool) -> AsyncIterator[Page]:
@@ -104,7 +105,7 @@ class History:
 
     async def around(self, created_at: datetime, rank: int) -> AsyncIterator[Page]:
         """Yield pages nearer and nearer to that time, ending with the one that covers it."""
-        offset = max(0, rank - self._page_size // 2)
+        offset = max(0, rank - self._drift - self._page_size // 2)
         step = self._page_size
         for _ in range(_MOST_PROBES):
             page = await self.page(Request(offset, self._page_size))
@@ -115,6 +116,8 @@ class History:
             elif offset and (not times or created_at > max(times)):
                 offset = max(0, offset - step)
             else:
+                newer = sum(1 for at in times if at > created_at)
+                self._drift = max(0, rank - offset - newer)
                 return
             step *= 2
 

@@ -52,7 +52,8 @@ class Memory:
     def give(self, buffer: memoryview) -> None:
         """Take back a buffer that nobody reads or writes any more."""
         self._used -= 1
-        self._free.append(buffer)
+        if len(self._free) < _MOST_BUFFERS:
+            self._free.append(buffer)
 
     def forget(self) -> None:
         """Count out a buffer that somebody may still be reading."""

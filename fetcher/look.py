@@ -55,7 +55,7 @@ class Eye:
         paths += [self._render(entry, extension, whole_id=whole) for whole in (False, True)]
         return [(path, path_key(path)) for path in dict.fromkeys(paths)]
 
-    def adopt(self, entry: Entry, path: str) -> Adoptable | None:
+    def adopt(self, path: str) -> Adoptable | None:
         """Return the file at `path` once it is proven to be whole audio, None otherwise.
 
         Reads the whole file. Raises StorageError.

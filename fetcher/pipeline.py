@@ -118,9 +118,10 @@ class Pipeline:
         self._closing = True
         self._more.set()
 
-    async def idle(self) -> None:
-        """Return once nothing is queued and nothing is under way."""
-        await self._idle.wait()
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nothing is queued and nothing is under way."""
+        return self._idle.is_set()
 
     async def serve(self) -> None:
         """Run until closed and drained. Raises an ExceptionGroup of StorageError.
@@ -197,7 +198,7 @@ class Pipeline:
         decision = decide(task.local)
         key = part_key(entry.job.id, entry.variant)
         if decision.action is Action.ADOPT and task.local.found is not None:
-            adoptable = await run(plant.threads, plant.eye.adopt, entry, task.local.found)
+            adoptable = await run(plant.threads, plant.eye.adopt, task.local.found)
             if adoptable is not None:
                 await self._finisher.put(Ready(entry, key, adoptable, began_s))
                 return

@@ -89,8 +89,11 @@ class Run:
     manifest: Manifest
     api: Api
     history: History
+    plant: Plant
     pipeline: Pipeline
     parts: Parts
+    places: Places
+    space: Space
     account: Account
     rules: Rules
     run_base: int
@@ -102,10 +105,12 @@ class Run:
         for bad in page.invalid:
             self._report(bad.reason, bad.id, bad.file_name)
         intake = Intake(self.rules, self.settings.originals, self.run_base, retry_base)
-        absorbed = await self.manifest.do(Store.absorb, page.jobs, intake, {})
-        for one in absorbed.listed:
-            first = self.account.listed(one.seq, one.before, one.after)
-            self._tell(one, first=first)
+        absorbed = await self.manifest.do(Store.absorb, page.jobs, intake, _OPEN)
+        for one in absorbed.restamped:
+            await asyncio.to_thread(self.places.restamp, one.path, one.before, one.after)
+        for listed in absorbed.listed:
+            first = self.account.listed(listed.seq, listed.before, listed.after)
+            self._tell(listed, first=first)
         if absorbed.queued:
             self.sink(QueueGrew(absorbed.queued))
             self.pipeline.wake()
@@ -135,19 +140,15 @@ class Run:
         asked_before = self.history.requests
         retry_base = await self.manifest.do(Store.sync_tickets)
         may_be_empty = await self.manifest.do(Store.is_empty)
-        await self.manifest.do(Store.put, {"full_open": "1"})
         seen_before, new = self.account.records, 0
         async for page in self.history.pages(may_be_empty=may_be_empty):
             new += (await self.absorb(page, retry_base=retry_base)).new
-        left = await self.manifest.do(Store.requeue, self.run_base)
-        if left:
-            self.sink(QueueGrew(left))
-            self.pipeline.wake()
+        await self.requeue()
         now = datetime.now(UTC).isoformat()
         await self.manifest.do(
             Store.put,
             {
-                "full_open": "0",
+                "listing_open": "0",
                 "last_full_at": now,
                 "last_poll_at": now,
                 "rules": self.rules.signature(),
@@ -161,6 +162,18 @@ class Run:
                 pending=self.account.counts[Class.PENDING],
             )
         )
+
+    async def requeue(self) -> None:
+        """Queue what earlier runs left to be fetched."""
+        left = await self.manifest.do(Store.requeue, self.run_base)
+        if left:
+            self.sink(QueueGrew(left))
+            self.pipeline.wake()
+
+    def renew_pipeline(self) -> None:
+        """Begin downloading anew after the pipeline ended with an error."""
+        self.pipeline = Pipeline(self.plant)
+        self.pipeline.wake()
 
     async def completed(self, exit_code: int) -> RunCompleted:
         """Return the final event: the account, which adds up."""
@@ -196,6 +209,7 @@ class Run:
         )
 
 
+_OPEN = {"listing_open": "1"}  # new jobs are recorded and older ones may not be yet
 _MOST_REPORTED = 10_000  # bad records that are told of in one run
 
 
@@ -271,22 +285,20 @@ async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterat
             now=lambda: datetime.now(UTC),
             on_done=_nothing_more,
         )
-        pipeline = Pipeline(
-            Plant(
-                manifest=manifest,
-                eye=eye,
-                kit=kit,
-                means=means,
-                desk=desk,
-                budget=Budget(settings.max_downloads),
-                rules=rules,
-                account=account,
-                sink=sink,
-                threads=threads,
-                clock=time.monotonic,
-                workers=settings.concurrency,
-                run_base=run_base,
-            )
+        plant = Plant(
+            manifest=manifest,
+            eye=eye,
+            kit=kit,
+            means=means,
+            desk=desk,
+            budget=Budget(settings.max_downloads),
+            rules=rules,
+            account=account,
+            sink=sink,
+            threads=threads,
+            clock=time.monotonic,
+            workers=settings.concurrency,
+            run_base=run_base,
         )
         yield Run(
             settings=settings,
@@ -295,8 +307,11 @@ async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterat
             manifest=manifest,
             api=api,
             history=history,
-            pipeline=pipeline,
+            plant=plant,
+            pipeline=Pipeline(plant),
             parts=parts,
+            places=eye.places,
+            space=space,
             account=account,
             rules=rules,
             run_base=run_base,

@@ -69,12 +69,7 @@ class Session:
             raise RuntimeError("the session is used outside of its `async with`")
         try:
             return await self._session.get(
-                URL.build(
-                    scheme=address.scheme,
-                    authority=address.authority,
-                    path=address.target,  # with its query: taken apart, a lone `?` is lost
-                    encoded=True,
-                ),
+                _url(address),
                 headers={**headers, **_basic(address)},
                 allow_redirects=False,
                 proxy=self._proxy(address),
@@ -97,11 +92,32 @@ class Session:
         """
         if address.origin not in self._proxies:
             found = getproxies().get(address.scheme)
-            if found is None or proxy_bypass(address.authority):
-                self._proxies[address.origin] = None
-            else:
-                self._proxies[address.origin] = URL(found if "://" in found else f"http://{found}")
+            direct = found is None or proxy_bypass(address.authority)
+            self._proxies[address.origin] = None if direct else _proxy_url(found or "", address)
         return self._proxies[address.origin]
+
+
+def _url(address: Address) -> URL:
+    """Return the address for aiohttp, its target untouched."""
+    url = URL(f"{address.origin}{address.target}", encoded=True)
+    if url.raw_path_qs == address.target:
+        return url
+    # taken apart, a query such as a lone `?` is lost; as a part of the path it is not
+    return URL.build(
+        scheme=address.scheme, authority=address.authority, path=address.target, encoded=True
+    )
+
+
+def _proxy_url(text: str, address: Address) -> URL:
+    """Return a proxy's URL, which may hold a password. Raises ConnectionFailedError."""
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        name = f"{address.scheme.upper()}_PROXY"
+        raise ConnectionFailedError(f"the proxy of {name} is no http:// URL", permanent=True)
+    return url
 
 
 def _basic(address: Address) -> dict[str, str]:

@@ -195,7 +195,7 @@ def _bound(value: object) -> datetime | date | timedelta:
         age_s = _quantity(text, _SECOND_UNITS)
         if age_s is not None and age_s <= _LONGEST_AGE_S:
             return timedelta(seconds=age_s)
-    if not re.match(r"[0-9]{4}-[0-9]{2}-", text):  # not the compact and week forms of ISO 8601
+    if not re.match(r"[0-9]{8}$|[0-9]{4}-[0-9]{2}-", text):  # ISO 8601 has stranger forms
         raise ValueError(_BOUND)
     try:
         return date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text)

@@ -67,15 +67,18 @@ def _named_places(args: Namespace, env: Environment) -> list[Path]:
 
 def _append(path: Path, text: str) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
-        file.write(text)
+    _write(os.open(path, flags, 0o600), text)
 
 
 def _temporary(text: str) -> Path | None:
     try:
-        descriptor, name = tempfile.mkstemp(prefix="fetcher-fault-", suffix=".log", text=True)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        descriptor, name = tempfile.mkstemp(prefix="fetcher-fault-", suffix=".log")
+        _write(descriptor, text)
     except OSError:
         return None
     return Path(name)
+
+
+def _write(descriptor: int, text: str) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text.encode(errors="backslashreplace"))

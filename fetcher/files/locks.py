@@ -7,7 +7,6 @@ import json
 import os
 import socket
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fetcher.errors import LockedError
@@ -15,6 +14,7 @@ from fetcher.files.trouble import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _LOCK = "lock"
 _HOLDER = "holder.json"

@@ -13,7 +13,6 @@ from fetcher.errors import StorageError
 from fetcher.manifest import schema
 from fetcher.manifest.rows import ENTRY_COLUMNS, to_entry, to_us
 from fetcher.models import State, Variant
-from fetcher.plan import Known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fetcher.models import Entry, JobId
+    from fetcher.plan import Known
 
 _ROWS_AT_ONCE = 500
 

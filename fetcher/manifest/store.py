@@ -18,6 +18,7 @@ from fetcher.manifest.rows import (
     from_us,
     job_values,
     to_entry,
+    to_job,
     to_us,
 )
 from fetcher.models import State, Status, Variant
@@ -38,6 +39,7 @@ _INSERT = (
     f"INSERT INTO entry ({JOB_COLUMNS}, variant, state, ticket, seq) "
     f"VALUES ({_JOB_SLOTS}, ?, ?, ?, ?)"
 )
+_PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _UPDATE = f"UPDATE entry SET ({JOB_COLUMNS}) = ({_JOB_SLOTS}), state = ?, ticket = ? WHERE seq = ?"
 
 
@@ -52,11 +54,21 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Restamp:
+    """A complete file whose record has a newer `updated_at`: so must its time on disk."""
+
+    path: str
+    before: datetime | None
+    after: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Absorbed:
     """One page after it was absorbed; `queued` files got a ticket."""
 
     listed: list[Listed]
     queued: int
+    restamped: list[Restamp]
 
     @property
     def new(self) -> int:
@@ -139,15 +151,16 @@ class Store:
     def put(self, facts: dict[str, str]) -> None:
         """Record facts about the whole manifest."""
         with self._transaction() as db:
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+            db.executemany(_PUT, facts.items())
 
     # ---- the listing ----
 
-    def absorb(self, jobs: Sequence[Job], intake: Intake, facts: dict[str, str]) -> Absorbed:
-        """Record one page of history in one transaction, with `facts` for `meta`.
+    def absorb(self, jobs: Sequence[Job], intake: Intake, facts_if_new: dict[str, str]) -> Absorbed:
+        """Record one page of history in one transaction.
 
-        Unchanged jobs cost a look-up and no write. A job that stands twice in the page
-        counts once: the last one that is further along wins.
+        `facts_if_new` goes to `meta` along with jobs that were not known. Unchanged jobs
+        cost a look-up and no write. A job that stands twice in the page counts once: the
+        one that is further along wins.
         """
         unique = _distinct(jobs)
         known = self._known(unique, Variant.DENOISED)
@@ -158,13 +171,16 @@ class Store:
             for job_id, found in self._known(unique, Variant.ORIGINAL).items():
                 page.known_originals[job_id] = found
             page.add_originals()
-        if page.inserts or page.updates or facts:
+        restamped: list[Restamp | None] = []
+        if page.inserts or page.updates or page.newer:
             with self._transaction() as db:
                 db.executemany(_INSERT, page.inserts)
                 db.executemany(_UPDATE, page.updates)
-                db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+                if page.inserts:
+                    db.executemany(_PUT, facts_if_new.items())
+                restamped = [_restamp(db, known, at) for known, at in page.newer]
         self._last_seq, self.last_ticket = page.last_seq, page.last_ticket
-        return Absorbed(page.listed, page.queued)
+        return Absorbed(page.listed, page.queued, [one for one in restamped if one])
 
     def _known(self, ids: Iterable[JobId], variant: Variant) -> dict[JobId, Known]:
         with schema.translated(self.path):
@@ -224,16 +240,22 @@ class Store:
             )
         return [job_id for _, job_id in chosen]
 
-    def announce_done(self, job: Job, intake: Intake) -> Listed | None:
-        """Queue a job that an event stream called done, whatever the list says of it.
+    def announce_done(self, job_id: JobId, url: str, intake: Intake) -> Listed | None:
+        """Queue a job that an event stream called done with a link, whatever the list says.
 
-        `job` carries the link. None when the file needs nothing (complete, already queued
-        in this run, or left out by a filter).
+        None when there is nothing to queue: unknown, complete, queued already, or left out
+        by a filter.
         """
-        known = self._known([job.id], Variant.DENOISED).get(job.id)
-        if known is not None and (known.state is State.COMPLETE or known.state in TODO):
+        with schema.translated(self.path):
+            row = self._db.execute(
+                f"SELECT {ENTRY_COLUMNS} FROM entry WHERE id = ? AND variant = 'denoised'",
+                (job_id,),
+            ).fetchone()
+        entry = None if row is None else to_entry(row)
+        if entry is None or entry.state is State.COMPLETE or entry.state in TODO:
             return None
-        absorbed = self.absorb([replace(job, status=Status.SUCCESS)], intake, {})
+        done = replace(entry.job, status=Status.SUCCESS, audio_url=url, error=None)
+        absorbed = self.absorb([done], intake, {})
         return next((one for one in absorbed.listed if one.after in TODO), None)
 
     # ---- one file ----
@@ -307,14 +329,14 @@ class Store:
 
     # ---- what a poll needs to know ----
 
-    def waiting(self) -> list[tuple[JobId, str, datetime | None]]:
+    def waiting(self) -> list[Job]:
         """Return the jobs that the service has not finished, oldest first."""
         with schema.translated(self.path):
             rows = self._db.execute(
-                "SELECT id, file_name, created_us FROM entry WHERE state = 'waiting' "
+                f"SELECT {JOB_COLUMNS} FROM entry WHERE state = 'waiting' "
                 "AND variant = 'denoised' ORDER BY created_us"
             ).fetchall()
-        return [(job_id, name, from_us(us)) for job_id, name, us in rows]
+        return [to_job(row) for row in rows]
 
     def count_newer(self, created_at: datetime) -> int:
         """Return how many known jobs were created after that instant."""
@@ -350,6 +372,7 @@ class _Page:
         self.inserts: list[tuple[Any, ...]] = []
         self.updates: list[tuple[Any, ...]] = []
         self.known_originals: dict[JobId, Known] = {}
+        self.newer: list[tuple[Known, datetime]] = []
         self.queued = 0
 
     def add(self, job: Job, known: Known | None) -> None:
@@ -379,8 +402,12 @@ class _Page:
             self.last_seq += 1
             self.inserts.append((*job_values(job), str(variant), str(state), ticket, self.last_seq))
             return self.last_seq
+        if known.state is State.COMPLETE:
+            if job.updated_at is not None and known.updated_us != to_us(job.updated_at):
+                self.newer.append((known, job.updated_at))
+            return known.seq
         changed = known.status != job.status or known.updated_us != to_us(job.updated_at)
-        if queued or ((changed or known.state is not state) and known.state is not State.COMPLETE):
+        if queued or changed or known.state is not state:
             self.updates.append((*job_values(job), str(state), ticket, known.seq))
         return known.seq
 
@@ -402,3 +429,13 @@ def _distinct(jobs: Sequence[Job]) -> dict[JobId, Job]:
         if before is None or before.status is not Status.SUCCESS:
             unique[job.id] = job
     return unique
+
+
+def _restamp(db: sqlite3.Connection, known: Known, updated_at: datetime) -> Restamp | None:
+    row = db.execute(
+        "UPDATE entry SET updated_us = ? WHERE seq = ? RETURNING path",
+        (to_us(updated_at), known.seq),
+    ).fetchone()
+    if row is None or row[0] is None:
+        return None
+    return Restamp(row[0], from_us(known.updated_us), updated_at)

@@ -47,7 +47,6 @@ class Tally:
     mode: str = ""
     dest: str = ""
     account: RunCompleted | None = None
-    totals: Totals = field(default_factory=Totals)
     failures: tuple[Failure, ...] = ()
     suspects: int = 0
     exec_failures: int = 0
@@ -84,7 +83,6 @@ class Collector:
             mode=self._run.mode if self._run else "",
             dest=self._run.dest if self._run else "",
             account=self.totals.account,
-            totals=self.totals,
             failures=tuple(self._failures.values()),
             suspects=self._suspects,
             exec_failures=self._exec_failures,

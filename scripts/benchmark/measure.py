@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from resource import struct_rusage
 
 _LONGEST_S = 900.0
 _LOOK_EVERY_S = 0.003
@@ -108,7 +109,7 @@ def _environ() -> dict[str, str]:
 
 def _wait(
     process: subprocess.Popen[bytes], stop_when: Callable[[], bool] | None
-) -> tuple[int, os.struct_rusage]:
+) -> tuple[int, struct_rusage]:
     """Wait for the process while a thread looks whether it must be killed."""
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(process.pid, stop_when, ended))

@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import cast
 
-WINDOW_BYTES = 4 * 2**20
+WINDOW_BYTES = 2**19
 _COUNT = struct.Struct("Q")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from benchmark.listing import Spec
 
-_SCRIPTS = Path(__file__).parent.parent
+SCRIPTS = Path(__file__).parent.parent
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def serving(module: str, *arguments: str) -> Iterator[int]:
         [sys.executable, "-m", f"benchmark.{module}", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        cwd=_SCRIPTS,
+        cwd=SCRIPTS,
         text=True,
     )
     try:

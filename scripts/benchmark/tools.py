@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 FETCHER = "fetcher"
+PROGRAM = Path(sys.executable).with_name(FETCHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,7 @@ def fetcher(work: Work) -> Command:
 
 def fetcher_argv(command: str, api_url: str, dest: Path) -> list[str]:
     """Return the beginning of a fetcher command line."""
-    program = Path(sys.executable).with_name("fetcher")
-    return [str(program), command, "--api-url", api_url, "-d", str(dest), "--progress", "off"]
+    return [str(PROGRAM), command, "--api-url", api_url, "-d", str(dest), "--progress", "off"]
 
 
 def fetcher_environ() -> dict[str, str]:
@@ -133,5 +133,4 @@ CAN_GO_ON = frozenset((FETCHER, "aria2c", "rclone", "wget2"))
 
 def installed() -> list[str]:
     """Return the names of the tools that this machine has, fetcher first."""
-    beside = Path(sys.executable).with_name(FETCHER)
-    return [name for name in TOOLS if shutil.which(name) or (name == FETCHER and beside.exists())]
+    return [name for name in TOOLS if name == FETCHER or shutil.which(name)]

@@ -65,7 +65,9 @@ WORKLOADS = (
     ),
     Workload("far", "500 x 100 KB over a 60 ms round trip", 500, 100_000, 16, away_s=0.03),
     Workload("far-large", "8 x 20 MB over a 60 ms round trip", 8, 20 * MB, 8, away_s=0.03),
-    Workload("half", "300 x 2 MB, half of them there", 300, 2 * MB, 8, kind="half", peers=_RESUMING),
+    Workload(
+        "half", "300 x 2 MB, half of them there", 300, 2 * MB, 8, kind="half", peers=_RESUMING
+    ),
     Workload(
         "killed",
         "8 x 20 MB at 10 MB/s each, killed half way and run again",

@@ -1,0 +1,93 @@
+"""A short poll: what is new, and what became of the jobs that were pending.
+
+Its cost does not grow with the history: the newest pages until one brings nothing new, and
+for each group of older pending jobs the page around their rank. What a short poll cannot
+see (a failed job that succeeds after all) is found by the next full pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fetcher.account import Class
+from fetcher.events import JobSettled, PollCompleted
+from fetcher.manifest.store import Store
+from fetcher.paging import Walk
+
+if TYPE_CHECKING:
+    from fetcher.models import Job, JobId
+    from fetcher.run import Run
+
+_GONE_AFTER_MISSES = 2
+
+
+@dataclass(slots=True)
+class Poller:
+    """Short polls of one run. `gone`: pending jobs that the history no longer lists."""
+
+    run: Run
+    _misses: dict[JobId, int] = field(default_factory=dict)
+
+    @property
+    def gone(self) -> frozenset[JobId]:
+        """Return the pending jobs that have disappeared."""
+        return frozenset(
+            job_id for job_id, misses in self._misses.items() if misses >= _GONE_AFTER_MISSES
+        )
+
+    async def poll(self) -> int:
+        """Look once; return how many jobs were new. Raises KeyRefusedError, ApiError."""
+        run = self.run
+        asked_before = run.history.requests
+        seen: set[JobId] = set()
+        new = await self._read_head(seen)
+        await self._look_at_old_pending(seen)
+        facts = {"last_poll_at": datetime.now(UTC).isoformat()}
+        await run.manifest.do(Store.put, facts | ({"listing_open": "0"} if new else {}))
+        run.sink(
+            PollCompleted(
+                requests=run.history.requests - asked_before,
+                records=len(seen),
+                new=new,
+                pending=run.account.counts[Class.PENDING],
+            )
+        )
+        return new
+
+    async def _read_head(self, seen: set[JobId]) -> int:
+        """Absorb the newest pages up to one that brings nothing new."""
+        run = self.run
+        walk = Walk(run.settings.page_size)
+        may_be_empty = await run.manifest.do(Store.is_empty)
+        new = 0
+        while not walk.finished:
+            page = await run.history.page(walk.next, may_be_empty=may_be_empty)
+            walk.feed([job.id for job in page.jobs], page.count)
+            absorbed = await run.absorb(page, retry_base=run.run_base)
+            seen.update(job.id for job in page.jobs)
+            new += absorbed.new
+            may_be_empty = True
+            if page.jobs and not absorbed.new:
+                break
+        return new
+
+    async def _look_at_old_pending(self, seen: set[JobId]) -> None:
+        run = self.run
+        for job in reversed(await run.manifest.do(Store.waiting)):
+            if job.id in seen or job.id in self.gone or job.created_at is None:
+                continue
+            rank = await run.manifest.do(Store.count_newer, job.created_at)
+            async for page in run.history.around(job.created_at, rank):
+                await run.absorb(page, retry_base=run.run_base)
+                seen.update(one.id for one in page.jobs)
+            if job.id in seen:
+                self._misses.pop(job.id, None)
+            else:
+                self._miss(job)
+
+    def _miss(self, job: Job) -> None:
+        self._misses[job.id] = self._misses.get(job.id, 0) + 1
+        if self._misses[job.id] == _GONE_AFTER_MISSES:
+            self.run.sink(JobSettled(id=job.id, file_name=job.file_name))

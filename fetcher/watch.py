@@ -1,0 +1,282 @@
+"""`watch`: polls repeated until stopped, pending jobs followed live, trouble waited out.
+
+A failing API is told of once and polled ever more slowly; a refused key likewise, so that
+a rotated key heals it; a full disk pauses downloading until there is room again. Only a
+damaged manifest, or being asked to, ends a watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fetcher.account import Class
+from fetcher.causes import first_cause
+from fetcher.errors import (
+    ApiError,
+    FetcherError,
+    KeyRefusedError,
+    ManifestError,
+    StorageError,
+)
+from fetcher.events import Notice, QueueGrew
+from fetcher.heartbeat import EVERY_S, Sign, Systemd, write_status
+from fetcher.live import Live
+from fetcher.manifest.store import Intake, Store
+from fetcher.plan import TODO
+from fetcher.polling import Poller
+from fetcher.retry import Pace, next_poll_s
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from fetcher.models import Job, JobId
+    from fetcher.run import Run
+
+_REFUSED_PAUSE_S = 300.0  # a refused key is tried again so slowly
+_OUTAGE_UNTIL_IDLE_S = 900.0  # `--until-idle` waits out an outage of so long
+_STORAGE_PAUSE_S = 30.0
+_GLANCE_S = 2.0  # between looks for what `retry` queued, and for streams to open again
+
+
+class Watch:
+    """One watch over one run."""
+
+    def __init__(self, run: Run, *, environ: dict[str, str] | None = None) -> None:
+        self._run = run
+        self._poller = Poller(run)
+        self._live = Live(run.api, run.sink, self._job_done, self.wake, time.monotonic)
+        self._systemd = Systemd(os.environ if environ is None else environ)
+        self._rng = random.Random()  # noqa: S311 - jitter, not secrets
+        self._wake = asyncio.Event()
+        self._polled_once = False
+        self._failures = 0
+        self._failing_since_s = 0.0
+        self._idle_polls = 0
+        self._waiting: list[Job] = []
+        self._is_refused = False
+        self._last_poll_at: str | None = None
+        self._last_error: str | None = None
+
+    def wake(self) -> None:
+        """Poll now."""
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Watch until cancelled, or until idle where that was asked for.
+
+        Raises ManifestError; with `--until-idle` also KeyRefusedError, ApiError and
+        StorageError.
+        """
+        self._systemd.tell("READY=1", "STATUS=watching")
+        helpers: list[Coroutine[None, None, None]] = [
+            self._download(),
+            self._glance(),
+            self._beat(),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(helper) for helper in helpers]
+                await self._poll_on()
+                self._run.pipeline.close()
+                await tasks[0]
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise first_cause(errors) from None
+        finally:
+            self._systemd.tell("STOPPING=1")
+            await self._live.close()
+            await write_status(self._run.destination.own_state, self._sign())
+
+    # ---- polling ----
+
+    async def _poll_on(self) -> None:
+        until_idle = self._run.settings.until_idle
+        while True:
+            self._wake.clear()
+            await self._poll_once()
+            if until_idle and await self._is_idle():
+                return
+            await self._rest(self._pause_s())
+
+    async def _poll_once(self) -> None:
+        try:
+            if await self._is_full_pass_due():
+                await self._run.list_all()
+                new = 1
+            else:
+                if not self._polled_once:
+                    await self._run.requeue()
+                new = await self._poller.poll()
+        except KeyRefusedError as error:
+            self._note_failure(f"{error}. Watching goes on; a new key is read by itself.", error)
+        except ApiError as error:
+            self._note_failure(f"{error}. Watching goes on and catches up by itself.", error)
+        except ManifestError:
+            raise
+        except StorageError as error:
+            self._note_failure(f"{error} Watching goes on once there is room.", error)
+        else:
+            self._note_success(news=bool(new))
+        await self._refresh_waiting()
+
+    async def _is_full_pass_due(self) -> bool:
+        manifest, run = self._run.manifest, self._run
+        if await manifest.do(Store.get, "listing_open") != "0":
+            return True
+        if await manifest.do(Store.get, "rules") != run.rules.signature():
+            return True
+        last = await manifest.do(Store.get, "last_full_at")
+        if last is None:
+            return True
+        age = datetime.now(UTC) - datetime.fromisoformat(last)
+        # A clock that was set back must not put the next full pass off for ever.
+        return not timedelta() <= age < timedelta(seconds=run.settings.full_every)
+
+    def _note_success(self, *, news: bool) -> None:
+        if self._failures:
+            self._run.sink(Notice("INFO", "the API answers again"))
+        self._polled_once = True
+        self._failures = 0
+        self._is_refused = False
+        self._last_error = None
+        self._last_poll_at = datetime.now(UTC).isoformat()
+        self._idle_polls = 0 if news or self._waiting else self._idle_polls + 1
+
+    def _note_failure(self, message: str, error: FetcherError) -> None:
+        """Tell of the first failure of a stretch, and of every change of its kind."""
+        if not self._failures:
+            self._failing_since_s = time.monotonic()
+        if not self._failures or self._last_error != str(error):
+            self._run.sink(Notice("ERROR", message))
+        self._failures += 1
+        self._is_refused = isinstance(error, KeyRefusedError)
+        self._last_error = str(error)
+        if self._run.settings.until_idle and self._is_hopeless(error):
+            raise error
+
+    def _is_hopeless(self, error: FetcherError) -> bool:
+        """Return whether a run that is to end by itself should end with this error."""
+        if isinstance(error, KeyRefusedError | StorageError) or not self._polled_once:
+            return True
+        return time.monotonic() - self._failing_since_s > _OUTAGE_UNTIL_IDLE_S
+
+    def _pause_s(self) -> float:
+        pace = Pace(len(self._waiting), self._idle_polls, self._failures)
+        pause_s = next_poll_s(self._run.settings.interval, pace, rng=self._rng)
+        if self._is_refused:
+            return max(pause_s, min(_REFUSED_PAUSE_S, self._run.settings.interval * 10))
+        return pause_s
+
+    async def _rest(self, pause_s: float) -> None:
+        """Wait for the next poll's time, a wake-up, or the end that was asked for."""
+        until_idle = self._run.settings.until_idle
+        ends_at_s = time.monotonic() + pause_s
+        while (left_s := ends_at_s - time.monotonic()) > 0 and not self._wake.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _GLANCE_S)):
+                    await self._wake.wait()
+            if until_idle and not self._failures and await self._is_idle():
+                return
+
+    async def _is_idle(self) -> bool:
+        """Return whether no job is pending and nothing is left to download."""
+        if self._failures or not self._polled_once:
+            return False
+        await self._refresh_waiting()
+        return not self._waiting and self._run.pipeline.is_idle
+
+    # ---- pending jobs ----
+
+    async def _refresh_waiting(self) -> None:
+        run = self._run
+        gone = self._poller.gone
+        self._waiting = [
+            job
+            for job in await run.manifest.do(Store.waiting)
+            if job.id not in gone and run.rules.refuse(job) is None
+        ]
+        if run.settings.live:
+            self._live.follow(self._waiting)
+
+    async def _job_done(self, job_id: JobId, url: str) -> None:
+        """Queue a job whose stream said done."""
+        run = self._run
+        intake = Intake(run.rules, run.settings.originals, run.run_base, run.run_base)
+        listed = await run.manifest.do(Store.announce_done, job_id, url, intake)
+        if listed is not None and listed.after in TODO:
+            run.account.listed(listed.seq, listed.before, listed.after)
+            run.sink(QueueGrew(1))
+            run.pipeline.wake()
+
+    # ---- beside the polls ----
+
+    async def _download(self) -> None:
+        """Keep the pipeline going; a disk that is full pauses it."""
+        run = self._run
+        while True:
+            try:
+                await run.pipeline.serve()
+            except BaseExceptionGroup as errors:
+                cause = first_cause(errors)
+                if isinstance(cause, ManifestError) or not isinstance(cause, StorageError):
+                    raise
+                if run.settings.until_idle:
+                    raise cause from None
+                self._last_error = str(cause)
+                run.sink(Notice("ERROR", f"{cause} Downloading waits until there is room."))
+                await self._wait_for_room()
+                run.renew_pipeline()
+            else:
+                return
+
+    async def _wait_for_room(self) -> None:
+        while True:
+            await asyncio.sleep(_STORAGE_PAUSE_S)
+            with contextlib.suppress(StorageError):
+                await asyncio.to_thread(self._run.space.check)
+                self._run.sink(Notice("INFO", "there is room again: downloading goes on"))
+                return
+
+    async def _glance(self) -> None:
+        """Notice what `retry` queued, and open streams whose pause has ended."""
+        run = self._run
+        newest = await run.manifest.do(Store.sync_tickets)
+        while True:
+            await asyncio.sleep(_GLANCE_S)
+            with contextlib.suppress(StorageError):
+                ticket = await run.manifest.do(Store.sync_tickets)
+                if ticket != newest:
+                    newest = ticket
+                    run.pipeline.wake()
+                if run.settings.live and self._polled_once:
+                    await self._refresh_waiting()
+
+    async def _beat(self) -> None:
+        """Write the status file and pet systemd's watchdog."""
+        every_s = min(EVERY_S, (self._systemd.watchdog_s or EVERY_S) / 2)
+        while True:
+            await write_status(self._run.destination.own_state, self._sign())
+            self._systemd.tell("WATCHDOG=1", f"STATUS={self._state()}")
+            await asyncio.sleep(every_s)
+
+    def _sign(self) -> Sign:
+        return Sign(
+            time=datetime.now(UTC).isoformat(),
+            pid=os.getpid(),
+            last_poll_at=self._last_poll_at,
+            pending=len(self._waiting),
+            queue=self._run.account.counts[Class.TODO],
+            last_error=self._last_error,
+        )
+
+    def _state(self) -> str:
+        if self._last_error is not None:
+            return f"trouble: {self._last_error}"[:200]
+        return f"{len(self._waiting)} pending, {self._run.account.counts[Class.TODO]} to download"
