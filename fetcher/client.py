@@ -8,6 +8,7 @@ The key goes to the API's own origin and nowhere else (contract 5.6).
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _MOST_REDIRECTS_API = 5
 _MOST_REDIRECTS_HOST = 10
 _EVENT_STREAM = "text/event-stream"
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how bytes that are no UTF-8 arrive
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -271,9 +273,10 @@ def _next_hop(address: Address, location: str) -> Address:
 
 
 def _head(response: aiohttp.ClientResponse) -> Head:
-    """Return status and header fields, repeated ones joined (RFC 9110 §5.3)."""
+    """Return status and header fields as text, repeated ones joined (RFC 9110 §5.3)."""
     headers: dict[str, str] = {}
-    for key, value in response.headers.items():
+    for key, raw in response.headers.items():
         name = key.lower()
+        value = raw if raw.isascii() else _SURROGATE.sub("\ufffd", raw)
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return Head(response.status, headers)

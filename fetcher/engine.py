@@ -6,16 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from fetcher.account import Class
+from fetcher.assembly import opened
 from fetcher.causes import first_cause
 from fetcher.errors import ApiError, FetcherError
 from fetcher.events import Event, Notice, RunCompleted, RunStarted, Sink
 from fetcher.planning import plan
-from fetcher.run import Run, opened
 from fetcher.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from fetcher.run import Run
     from fetcher.settings import Settings
 
 _STOP_WITHIN_S = 4.0  # contract 5.8 allows 5 s from the signal to the end

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fetcher.commands import Environment
-    from fetcher.engine import Stop
     from fetcher.settings import Settings
 
     Runner = Callable[[Report], Awaitable[RunCompleted]]
@@ -47,7 +47,9 @@ def wishes_of(settings: Settings) -> Wishes:
 def conduct(fetcher: Fetcher, runner: Runner, env: Environment) -> int:
     """Carry a run out in this process; return its exit status.
 
-    Raises FetcherError where the run could not even begin.
+    SIGINT and SIGTERM stop the run, a second SIGINT ends the process at once; so does the
+    SIGHUP of a closed terminal. Without a terminal SIGHUP asks a watch to poll now, as
+    SIGUSR1 does always. Raises FetcherError where the run could not even begin.
     """
     stop = fetcher.stop
     lost: list[OSError] = []
@@ -58,7 +60,9 @@ def conduct(fetcher: Fetcher, runner: Runner, env: Environment) -> int:
 
     console = Console.of(env.stdout, env.stderr, env.environ)
     with choose(wishes_of(fetcher.settings), console, on_lost=on_lost) as report:
-        exit_code = asyncio.run(_conducted(stop, runner, report))
+        exit_code = asyncio.run(
+            _conducted(fetcher, runner, report, has_terminal=console.stderr_is_tty)
+        )
         report.close()
         if not fetcher.settings.dry_run:
             text = render(
@@ -69,8 +73,10 @@ def conduct(fetcher: Fetcher, runner: Runner, env: Environment) -> int:
     return exit_code
 
 
-async def _conducted(stop: Stop, runner: Runner, report: Report) -> int:
-    async with _signals(stop), _ticking(report):
+async def _conducted(
+    fetcher: Fetcher, runner: Runner, report: Report, *, has_terminal: bool
+) -> int:
+    async with _signals(fetcher, has_terminal=has_terminal), _ticking(report):
         try:
             final = await runner(report)
         except UsageError:
@@ -82,21 +88,38 @@ async def _conducted(stop: Stop, runner: Runner, report: Report) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _signals(stop: Stop) -> AsyncIterator[None]:
-    """Turn the first SIGINT or SIGTERM into a stop; a second SIGINT ends the process at once."""
+async def _signals(fetcher: Fetcher, *, has_terminal: bool) -> AsyncIterator[None]:
+    """Handle signals as `conduct` says, for as long as a run lasts."""
     loop = asyncio.get_running_loop()
+    stop = fetcher.stop
 
     def interrupted() -> None:
         if stop.exit_code is not None:
             os._exit(STOPPED_BY_SIGINT)
         stop.ask(STOPPED_BY_SIGINT)
 
-    loop.add_signal_handler(signal.SIGINT, interrupted)
-    loop.add_signal_handler(signal.SIGTERM, stop.ask, STOPPED_BY_SIGTERM)
+    def poll_now() -> None:
+        fetcher.wake()
+
+    def hung_up() -> None:
+        if has_terminal:
+            stop.ask(STOPPED_BY_SIGTERM)
+        else:
+            poll_now()
+
+    handlers: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGINT: interrupted,
+        signal.SIGTERM: partial(stop.ask, STOPPED_BY_SIGTERM),
+        signal.SIGUSR1: poll_now,
+    }
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: stays ignored
+        handlers[signal.SIGHUP] = hung_up
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 

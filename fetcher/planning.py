@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fetcher.client import Api
+from fetcher.assembly import api_of, destination_of, eye_of, history_of, rules_of
 from fetcher.events import Planned, RecordInvalid, RunCompleted, RunStarted
 from fetcher.extensions import extension_of_url
-from fetcher.files.parts import Parts
-from fetcher.files.places import Places
-from fetcher.history import History
-from fetcher.layout import Template
-from fetcher.look import Eye
 from fetcher.manifest.reader import Reader
 from fetcher.models import Entry, Job, Variant
 from fetcher.names import path_key
 from fetcher.plan import TODO, Action, Decision, classify, decide, explain
-from fetcher.run import AGENT, destination_of, policy_of, rules_of
 
 if TYPE_CHECKING:
     from fetcher.events import Sink
     from fetcher.filters import Rules
+    from fetcher.look import Eye
     from fetcher.plan import Known
     from fetcher.settings import Settings
     from fetcher.wire import Page
@@ -110,27 +104,9 @@ async def plan(settings: Settings, sink: Sink) -> RunCompleted:
     destination = destination_of(settings)
     sink(RunStarted("plan", str(destination.root)))
     with Reader(destination.manifest) as reader:
-        async with Api(
-            settings.api_url, settings.read_key, timeout_s=settings.timeout, agent=AGENT
-        ) as api:
-            planner = _Planner(
-                settings,
-                sink,
-                reader,
-                Eye(
-                    Template.parse(settings.output),
-                    Places(destination.root),
-                    Parts(destination.parts),
-                ),
-                rules_of(settings),
-            )
-            history = History(
-                api,
-                page_size=settings.page_size,
-                policy=policy_of(settings),
-                rng=random.Random(),  # noqa: S311 - jitter, not secrets
-                sink=sink,
-            )
+        async with api_of(settings) as api:
+            planner = _Planner(settings, sink, reader, eye_of(settings), rules_of(settings))
+            history = history_of(settings, api, sink)
             async for page in history.pages(may_be_empty=reader.is_empty()):
                 await asyncio.to_thread(planner.plan, page)
     final = _completed(planner, began_s)

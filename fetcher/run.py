@@ -1,24 +1,17 @@
-"""One run put together: everything it holds open, its listing side, and its account.
+"""One run: what it holds open, and how a page of history becomes events, counts, tickets.
 
-`engine` and `watch` say what a run does; this module owns what both need: folders, lock,
-manifest, sessions, pipeline, and how a page of history becomes events, counts and tickets.
+`engine` and `watch` say what a run does; `assembly` puts it together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fetcher import __version__
 from fetcher.account import Account, Class
-from fetcher.client import Api, Host
-from fetcher.destination import Destination
 from fetcher.events import (
     JobFailed,
     JobPending,
@@ -29,54 +22,25 @@ from fetcher.events import (
     RunCompleted,
     Sink,
 )
-from fetcher.files.parts import Parts
-from fetcher.files.places import Places
-from fetcher.files.space import Space
-from fetcher.filters import Rules
-from fetcher.finish import Desk, Done
-from fetcher.gates import Gates, Limiter
-from fetcher.history import History
-from fetcher.layout import Template
-from fetcher.links import Links
-from fetcher.look import Eye
-from fetcher.manifest.manifest import Manifest
 from fetcher.manifest.store import Intake, Store
 from fetcher.models import State
-from fetcher.pipeline import Budget, Pipeline, Plant
-from fetcher.receive import Kit
-from fetcher.retry import Policy
-from fetcher.transfer import Means
+from fetcher.pipeline import Pipeline, Plant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from fetcher.client import Api
+    from fetcher.destination import Destination
+    from fetcher.files.parts import Parts
+    from fetcher.files.places import Places
+    from fetcher.files.space import Space
+    from fetcher.filters import Rules
+    from fetcher.history import History
+    from fetcher.manifest.manifest import Manifest
     from fetcher.manifest.store import Absorbed, Listed
     from fetcher.settings import Settings
     from fetcher.wire import Page
 
-_DISK_THREADS = 8
-AGENT = f"fetcher/{__version__}"
-
-
-def rules_of(settings: Settings) -> Rules:
-    """Return the filters of a run."""
-    return Rules(
-        since=settings.since,
-        until=settings.until,
-        match=tuple(settings.match),
-        source_type=settings.source_type,
-        max_size_bytes=settings.max_size,
-    )
-
-
-def destination_of(settings: Settings) -> Destination:
-    """Return where a run writes."""
-    return Destination(settings.dest, settings.state_dir)
-
-
-def policy_of(settings: Settings) -> Policy:
-    """Return how patient a run is."""
-    return Policy(retries=settings.retries, delay_s=settings.retry_delay)
+_OPEN = {"listing_open": "1"}  # new jobs are recorded and older ones may not be yet
+_MOST_REPORTED = 10_000  # bad records that are told of in one run
 
 
 @dataclass(slots=True)
@@ -207,123 +171,3 @@ class Run:
             seconds=round(time.monotonic() - self.began_s, 3),
             exit_code=exit_code,
         )
-
-
-_OPEN = {"listing_open": "1"}  # new jobs are recorded and older ones may not be yet
-_MOST_REPORTED = 10_000  # bad records that are told of in one run
-
-
-@contextlib.asynccontextmanager
-async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterator[Run]:
-    """Give a run with its destination held, its manifest and its sessions open.
-
-    Raises UsageError (no key), LockedError, StorageError, ManifestError.
-    """
-    settings.read_key()
-    destination = destination_of(settings)
-    async with contextlib.AsyncExitStack() as stack:
-        await asyncio.to_thread(destination.prepare)
-        lock = destination.held(command=command, wait_s=settings.wait_lock)
-        await asyncio.to_thread(stack.enter_context, lock)
-        manifest = await stack.enter_async_context(Manifest(destination.manifest))
-        api = await stack.enter_async_context(
-            Api(settings.api_url, settings.read_key, timeout_s=settings.timeout, agent=AGENT)
-        )
-        host = await stack.enter_async_context(
-            Host(
-                timeout_s=settings.timeout,
-                connections=settings.concurrency * settings.connections,
-                agent=AGENT,
-            )
-        )
-        await _keep_up_with(settings, manifest)
-        threads, group_thread, fsync_threads = (
-            stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))
-            for name, count in (("disk", _DISK_THREADS), ("seal", 1), ("fsync", _DISK_THREADS))
-        )
-        rng = random.Random()  # noqa: S311 - jitter, not secrets
-        rules = rules_of(settings)
-        account = Account()
-        history = History(
-            api,
-            page_size=settings.page_size,
-            policy=policy_of(settings),
-            rng=rng,
-            sink=sink,
-        )
-        parts = Parts(destination.parts)
-        eye = Eye(Template.parse(settings.output), Places(destination.root), parts)
-        space = Space(destination.root, settings.min_free)
-        run_base = await manifest.do(Store.sync_tickets)
-        kit = Kit(
-            parts=parts,
-            space=space,
-            limiter=Limiter(settings.limit_rate, time.monotonic),
-            rules=rules,
-            threads=threads,
-            sink=sink,
-            clock=time.monotonic,
-        )
-        means = Means(
-            host=host,
-            gates=Gates(time.monotonic),
-            policy=policy_of(settings),
-            rng=rng,
-            relink=Links(api, history, manifest).relink,
-            check_duration=settings.check_duration,
-        )
-        desk = Desk(
-            manifest=manifest,
-            eye=eye,
-            parts=parts,
-            space=space,
-            group_thread=group_thread,
-            fsync_threads=fsync_threads,
-            sink=sink,
-            account=account,
-            clock=time.monotonic,
-            now=lambda: datetime.now(UTC),
-            on_done=_nothing_more,
-        )
-        plant = Plant(
-            manifest=manifest,
-            eye=eye,
-            kit=kit,
-            means=means,
-            desk=desk,
-            budget=Budget(settings.max_downloads),
-            rules=rules,
-            account=account,
-            sink=sink,
-            threads=threads,
-            clock=time.monotonic,
-            workers=settings.concurrency,
-            run_base=run_base,
-        )
-        yield Run(
-            settings=settings,
-            sink=sink,
-            destination=destination,
-            manifest=manifest,
-            api=api,
-            history=history,
-            plant=plant,
-            pipeline=Pipeline(plant),
-            parts=parts,
-            places=eye.places,
-            space=space,
-            account=account,
-            rules=rules,
-            run_base=run_base,
-        )
-
-
-async def _nothing_more(done: Done) -> None:
-    """Do nothing after a file."""
-
-
-async def _keep_up_with(settings: Settings, manifest: Manifest) -> None:
-    """Let paths of unfinished files be decided anew where the template has changed."""
-    if await manifest.do(Store.get, "output") != settings.output:
-        await manifest.do(Store.forget_paths)
-        await manifest.do(Store.put, {"output": settings.output})

@@ -149,7 +149,7 @@ def _failure(error: Exception, address: Address, timeout_s: float) -> Connection
         case aiohttp.ServerDisconnectedError():
             message = f"{where} closed the connection without an answer"
         case aiohttp.ClientResponseError():
-            message = f"{where} answered something that is not HTTP"
+            message = f"{where} sent an answer that is malformed or no HTTP"
         case OSError(errno=int(number)):
             message = f"the connection to {where} failed: {os.strerror(number)}"
         case _:

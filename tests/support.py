@@ -7,7 +7,7 @@ import random
 import struct
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fetcher.engine import Fetcher
 from fetcher.events import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from fetcher.simulator import Simulator
 
+E = TypeVar("E", bound=Event)
 KEY = "k3y-that-nobody-may-see"
 _ENDS = (DownloadCompleted, DownloadFailed, DownloadFiltered, DownloadCancelled)
 
@@ -64,7 +65,7 @@ class Ran:
         """The status that the command would end with."""
         return self.final.exit_code
 
-    def of[E: Event](self, kind: type[E]) -> list[E]:
+    def of(self, kind: type[E]) -> list[E]:
         """Return the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
@@ -199,9 +200,6 @@ class Reply:
         await writer.drain()
         if self.close or self.sent is not None:
             writer.close()
-
-
-Script = "Callable[[Request], Reply]"
 
 
 def honest(body: bytes, **fields: str | None) -> Callable[[Request], Reply]:

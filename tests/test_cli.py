@@ -51,7 +51,9 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Terminal:
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))  # where faults are recorded
     return Terminal(tmp_path)
 
 
@@ -242,11 +244,8 @@ def test_a_fault_is_recorded_without_key_and_signatures(
     terminal: Terminal,
     status_runs: Callable[[Run], None],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     home: str,
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
     argv = ["status", "-d", "x"]
     if home == "log file":
         argv += ["--log-file", "own.log"]

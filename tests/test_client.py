@@ -492,6 +492,16 @@ async def test_fields_that_come_twice_are_joined() -> None:
         assert body.head.headers["etag"] == '"v"'
 
 
+async def test_fields_that_are_no_text_are_made_text() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nX: a\xffb\r\nContent-Length: 0\r\n\r\n"
+    async with (
+        RawServer(always(raw)) as server,
+        Host() as host,
+        host.open(f"{server.origin}/a", {}) as body,
+    ):
+        assert body.head.headers["x"] == "a\ufffdb"
+
+
 async def test_the_body_of_a_refusal_is_not_waited_for() -> None:
     async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(b"<Error/>", status="403 Forbidden", length=10**9))
