@@ -28,10 +28,11 @@ from fetcher.look import Eye
 from fetcher.manifest.manifest import Manifest
 from fetcher.manifest.store import Store
 from fetcher.pipeline import Budget, Pipeline, Plant
-from fetcher.receive import Kit
 from fetcher.retry import Policy
 from fetcher.run import Run
+from fetcher.splitting import Lines
 from fetcher.transfer import Means
+from fetcher.underway import Kit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -166,6 +167,7 @@ def _assemble(settings: Settings, sink: Sink, resources: _Open, run_base: int) -
         policy=_policy_of(settings),
         rng=random.Random(),  # noqa: S311 - jitter, not secrets
         relink=Links(resources.api, history, resources.manifest).relink,
+        lines=Lines(settings.concurrency, settings.connections),
         check_duration=settings.check_duration,
     )
     desk = Desk(

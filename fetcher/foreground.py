@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fetcher.settings import Settings
 
     Runner = Callable[[Report], Awaitable[RunCompleted]]
+    Ending = Callable[[Report], str]
 
 _EXIT_PIPE_CLOSED = 0  # the reader of stdout has seen enough, as `head` does
 _EXIT_STDOUT_LOST = 6
@@ -44,9 +45,12 @@ def wishes_of(settings: Settings) -> Wishes:
     )
 
 
-def conduct(fetcher: Fetcher, runner: Runner, env: Environment) -> int:
+def conduct(
+    fetcher: Fetcher, runner: Runner, env: Environment, *, ending: Ending | None = None
+) -> int:
     """Carry a run out in this process; return its exit status.
 
+    `ending` returns what is said at the end, the summary of a run where it is not given.
     SIGINT and SIGTERM stop the run, a second SIGINT ends the process at once; so does the
     SIGHUP of a closed terminal. Without a terminal SIGHUP asks a watch to poll now, as
     SIGUSR1 does always. Raises FetcherError where the run could not even begin.
@@ -64,13 +68,16 @@ def conduct(fetcher: Fetcher, runner: Runner, env: Environment) -> int:
             _conducted(fetcher, runner, report, has_terminal=console.stderr_is_tty)
         )
         report.close()
-        if not fetcher.settings.dry_run:
-            text = render(
-                report.collector.tally(), quiet=fetcher.settings.quiet, quote=report.quote
-            )
-            if text:
-                report.say(text)
+        text = ending(report) if ending else _summary(fetcher.settings, report)
+        if text:
+            report.say(text)
     return exit_code
+
+
+def _summary(settings: Settings, report: Report) -> str:
+    if settings.dry_run:
+        return ""
+    return render(report.collector.tally(), quiet=settings.quiet, quote=report.quote)
 
 
 async def _conducted(

@@ -50,7 +50,13 @@ OPTIONS: tuple[Option, ...] = (
         "list",
         Option("refresh", kinds.SWITCH, _OFF, "poll the API before listing"),
         Option("state", one_of(*STATES), (), "only files in this state", repeatable=True),
-        Option("failed", kinds.SWITCH, _OFF, "the jobs that the service failed, by reason"),
+        Option(
+            "failed",
+            kinds.SWITCH,
+            _OFF,
+            "the jobs that the service failed, by reason",
+            flag_only=True,  # FETCHER_FAILED is what --exec-after is told of a run
+        ),
         Option("csv", kinds.SWITCH, _OFF, "comma-separated values instead of a table"),
     ),
     *_own(

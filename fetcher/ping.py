@@ -7,15 +7,14 @@ nothing. Its network is `client`'s.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fetcher.client import Host
 from fetcher.errors import FetcherError, bare_url
 from fetcher.events import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from fetcher.events import Sink
 
@@ -33,7 +32,7 @@ class Ping:
     """The pings of one run, and a context manager around the whole of it.
 
     `url` None: nothing is done. `stopped` returns once a stop is asked for. A run that
-    leaves with an exception before `ended` was called has failed.
+    leaves with an error before `ended` was called counts as failed.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Ping:
         url: str | None,
         sink: Sink,
         *,
-        stopped: Callable[[], Awaitable[None]],
+        stopped: Callable[[], Coroutine[Any, Any, None]],
         agent: str = "fetcher",
     ) -> None:
         self._url = url
@@ -57,56 +56,60 @@ class Ping:
             self._starting = asyncio.create_task(self._send("/start"))
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Tell of a run that could not begin or broke; one that is cancelled has no time."""
         try:
             if kind is not None and issubclass(kind, Exception):
                 await self.ended(FetcherError.exit_code)
         finally:
             if self._starting is not None:
-                self._starting.cancel()
-                await asyncio.gather(self._starting, return_exceptions=True)
+                await _cancelled(self._starting)
 
     async def ended(self, exit_code: int) -> None:
         """Tell how the run ended: 0 is a success, everything else is not. Once a run."""
         if self._starting is None or self._has_ended:
             return
         self._has_ended = True
-        sending = asyncio.create_task(self._finish("/fail" if exit_code else ""))
-        stopping = asyncio.create_task(_returned(self._stopped()))
+        sending = asyncio.create_task(self._finish(self._starting, "/fail" if exit_code else ""))
+        stopping = asyncio.create_task(self._stopped())
         try:
-            await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done():
+            await asyncio.wait(
+                {sending, stopping}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if stopping.done() and not sending.done():
                 await asyncio.wait({sending}, timeout=HURRIED_S)
+            if not sending.done():
+                self._complain(self._url or "", "no answer in time")
         finally:
-            for task in (sending, stopping):
-                task.cancel()
-            await asyncio.gather(sending, stopping, return_exceptions=True)
+            await _cancelled(sending, stopping)
 
-    async def _finish(self, ending: str) -> None:
-        if self._starting is not None:
-            await asyncio.wait({self._starting})  # the service takes them in order
+    async def _finish(self, starting: asyncio.Task[None], ending: str) -> None:
+        await asyncio.wait({starting})  # a service takes them in the order in which they come
         await self._send(ending)
 
     async def _send(self, ending: str) -> None:
-        """Send one ping; tell of its failure, the address without its query."""
         address = address_for(self._url or "", ending)
         try:
             status = await self._get(address)
-            failure = "" if status < 400 else f"it was answered with {status}"
         except TimeoutError:
-            failure = f"no answer within {PING_S:g} s"
+            self._complain(address, f"no answer within {PING_S:g} s")
         except FetcherError as error:
-            failure = str(error)
-        if failure:
-            self._sink(Notice("WARNING", f"the ping to {bare_url(address)} failed: {failure}"))
+            self._complain(address, str(error))
+        else:
+            if status >= 400:
+                self._complain(address, f"it was answered with {status}")
 
     async def _get(self, address: str) -> int:
         host = Host(timeout_s=PING_S, connections=1, agent=self._agent)
         async with host, asyncio.timeout(PING_S), host.open(address, {}) as body:
             return body.head.status
 
+    def _complain(self, address: str, why: str) -> None:
+        """Tell of a failure without the address's query, which may hold a secret."""
+        self._sink(Notice("WARNING", f"the ping to {bare_url(address)} failed: {why}"))
 
-async def _returned(awaitable: Awaitable[None]) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        await awaitable
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fetcher.look import Eye
     from fetcher.manifest.manifest import Manifest
     from fetcher.models import Entry
-    from fetcher.receive import Kit
     from fetcher.transfer import Means
+    from fetcher.underway import Kit
 
 _BATCH = 64
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _LONGEST_LINE_BYTES = 4096  # beyond it a line is told in pieces
 _MOST_LINES = 1000  # of one command; a flood would leave the run no time for downloads
 _LAST_WORDS_S = 0.5  # for output that is still in the pipe when the command has ended
+# Between asking a command to end (SIGTERM) and ending it (SIGKILL): one that took too long,
+# and one that is in the way of a run that was stopped.
+_PATIENCE_S, _CUT_PATIENCE_S = 2.0, 0.3
 _REAPED_WITHIN_S = 1.0  # of SIGKILL, which nothing can refuse
 
 
@@ -39,12 +42,10 @@ class Bounds:
     """How long a command may take.
 
     `limit_s`: seconds from its start. `cut`: set when it shall end before that.
-    `patience_s`: seconds between asking it to end (SIGTERM) and ending it (SIGKILL).
     """
 
     limit_s: float
     cut: asyncio.Event
-    patience_s: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ async def _ended(process: asyncio.subprocess.Process, bounds: Bounds) -> Ended:
         if ending.done():
             return Ended(ending.result())
         _signal_group(process.pid, signal.SIGTERM)
-        await asyncio.wait({ending}, timeout=bounds.patience_s)
+        patience_s = _CUT_PATIENCE_S if bounds.cut.is_set() else _PATIENCE_S
+        await asyncio.wait({ending}, timeout=patience_s)
     finally:
         cutting.cancel()
         if process.returncode is None or not ending.done():
@@ -167,7 +169,7 @@ class _Lines(asyncio.Protocol):
             del rest[:_LONGEST_LINE_BYTES]
         self._kept = rest
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own
         """Note that nothing more will come."""
         if not self.ended.done():
             self.ended.set_result(None)

@@ -96,7 +96,8 @@ def wav_shortfall(first_bytes: bytes, length_bytes: int) -> str | None:
     `first_bytes` is the file's start. Bytes beyond the announced end are no damage, nor is a
     pad byte that is counted but missing; RF64 and BW64 keep their sizes elsewhere.
     """
-    if not first_bytes.startswith((b"RIFF", b"RIFX")):
+    openings = {mark[: len(first_bytes)] for mark in (b"RIFF", b"RIFX")}
+    if not first_bytes or first_bytes[:4] not in openings:
         return None
     if len(first_bytes) < 12:
         return "the WAV was cut short: it ends within its header"

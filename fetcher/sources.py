@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fetcher.errors import UsageError
 from fetcher.kinds import Option, quoted
 from fetcher.options import BY_FIELD, OPTIONS
-from fetcher.targets import EXEC_PLACEHOLDERS
+from fetcher.targets import EXEC_PLACEHOLDERS, RUN_FACTS
 from fetcher.values import nearest
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield a notice for each FETCHER_ variable that is none: likely a slip."""
     known = {option.environment for option in OPTIONS if not option.flag_only}
     for name in sorted(environ):
-        is_from_hook = name.removeprefix("FETCHER_").lower() in EXEC_PLACEHOLDERS
+        is_from_hook = name.removeprefix("FETCHER_").lower() in (*EXEC_PLACEHOLDERS, *RUN_FACTS)
         if name.startswith("FETCHER_") and name not in known and not is_from_hook:
             hint = nearest(name, (*known, "MUNSIT_API_KEY"))
             if name == "FETCHER_API_KEY":

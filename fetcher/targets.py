@@ -35,6 +35,22 @@ EXEC_PLACEHOLDERS = (
     "created_at",
     "updated_at",
 )
+# What --exec-after is told of the run, in the environment as above, with `dest`.
+RUN_FACTS = (
+    "records",
+    "downloaded",
+    "adopted",
+    "already",
+    "failed",
+    "pending",
+    "rejected",
+    "filtered",
+    "invalid",
+    "bytes",
+    "bytes_fetched",
+    "seconds",
+    "exit_code",
+)
 
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}", re.IGNORECASE)
 

@@ -8,7 +8,7 @@ file; raises only StorageError (the run's trouble) and CancelledError.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_never
 
@@ -25,6 +25,7 @@ from fetcher.errors import (
 from fetcher.events import DownloadCancelled, DownloadRetrying
 from fetcher.extensions import choose_extension
 from fetcher.gates import host_of
+from fetcher.proving import DamagedError, prove_part
 from fetcher.ranges import (
     Append,
     Refuse,
@@ -36,37 +37,20 @@ from fetcher.ranges import (
     request_headers,
     resume,
 )
-from fetcher.receive import (
-    DamagedError,
-    Kit,
-    MoreToComeError,
-    Progress,
-    TooLargeError,
-    prove_part,
-    receive,
-)
+from fetcher.receive import MoreToComeError, TooLargeError, receive
 from fetcher.retry import GiveUp, Policy, decide, parse_retry_after
+from fetcher.splitting import Lines, Splitter, join, recover
 from fetcher.threads import run
+from fetcher.underway import Kit, Underway
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Awaitable, Callable
     from random import Random
-    from typing import Protocol
 
     from fetcher.files.parts import Part
     from fetcher.gates import Gates
     from fetcher.models import Entry, Head
-    from fetcher.receive import Arriving
-
-    class Opens(Protocol):
-        """Whoever can send a GET to a file host."""
-
-        def open(
-            self, url: str, headers: Mapping[str, str]
-        ) -> AbstractAsyncContextManager[Arriving]:
-            """Give the response; raises ConnectionFailedError."""
-            ...
+    from fetcher.receive import Opens
 
 
 REFUSED_LINK = frozenset({401, 403, 404, 410})
@@ -86,6 +70,7 @@ class Means:
     policy: Policy
     rng: Random
     relink: Callable[[Entry, str], Awaitable[str | None]]
+    lines: Lines
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     check_duration: str = "warn"
 
@@ -129,7 +114,7 @@ class Transfer:
         self._entry = entry
         self._kit = kit
         self._means = means
-        self._file = Progress(entry, key, part_on_disk=has_part)
+        self._file = Underway(entry, key, kit, part_on_disk=has_part)
         self._url = entry.job.url(entry.variant) or ""
         self._attempts = 0
         self._failures = 0  # since bytes last arrived that were never here before
@@ -144,16 +129,15 @@ class Transfer:
     async def run(self) -> Outcome:
         """Return how the download ended; see the module."""
         try:
-            if self._file.part_on_disk:
-                self._file.part = await run(
-                    self._kit.threads, self._kit.parts.recover, self._file.key
-                )
-                self._best_bytes = self._file.bytes_done
-            return await self._until_decided()
+            with self._means.lines:
+                if self._file.part_on_disk:
+                    await recover(self._file)
+                    self._best_bytes = self._file.bytes_done
+                return await self._until_decided()
         except PlaceError as error:
             return self._give_up(str(error))
         except (asyncio.CancelledError, StorageError):
-            self._close()
+            self._file.close()
             if self._file.started:
                 job = self._entry.job
                 self._kit.sink(
@@ -174,8 +158,7 @@ class Transfer:
                 await self._attempt()
                 return await self._finish()
             except TooLargeError as error:
-                self._close()
-                await self._drop()
+                await self._file.drop()
                 return LeftOut(str(error), error.bytes_total)
             except MoreToComeError:
                 self._note_progress()
@@ -185,13 +168,23 @@ class Transfer:
                     return outcome
 
     async def _attempt(self) -> None:
-        part = self._file.part
-        if part is not None and part.bytes_written == part.version.bytes_total:
-            await prove_part(self._kit, self._file)
+        file = self._file
+        await join(file)
+        if file.part is not None and file.part.bytes_written == file.part.version.bytes_total:
+            await prove_part(file)
             return
-        want = resume(part.partial()) if part is not None else fresh()
-        if not await self._ask(want):
+        if not await self._ask(self._want()):
             await self._ask(fresh())
+
+    def _want(self) -> Want:
+        """Return what to ask for next: up to the first stretch that is here already."""
+        file = self._file
+        if file.part is None:
+            return fresh()
+        want = resume(file.part.partial())
+        if want.start and file.stretches:
+            return replace(want, end=file.stretches[0].start)
+        return want
 
     async def _ask(self, want: Want) -> bool:
         """Ask for `want` and take the answer in; False where it must be asked afresh."""
@@ -200,22 +193,23 @@ class Transfer:
             verdict = judge(want, body.head)
             match verdict:
                 case Append() | Whole():
-                    await receive(self._kit, self._file, body, verdict)
+                    await receive(self._file, body, verdict, self._splitter())
                 case Refuse(reason=reason):
                     raise ContentError(reason)
                 case Restart():
-                    self._close()
-                    await self._drop()
+                    await self._file.drop()
                     return False
                 case _:
                     assert_never(verdict)
         return True
 
+    def _splitter(self) -> Splitter:
+        return Splitter(self._file, self._means.host, self._means.lines, self._url)
+
     async def _meet(self, error: TransferError) -> Outcome | None:
         """Wait, or ask for a fresh link, or stop: what to do about a failed attempt."""
         if isinstance(error, DamagedError):
-            self._close()
-            await self._drop()
+            await self._file.drop()
         if isinstance(error, StatusError) and error.status in REFUSED_LINK:
             return await self._relink(error)
         self._note_progress()
@@ -266,8 +260,7 @@ class Transfer:
             raise ContentError("nothing came")
         suspect = await self._judge_duration()
         if suspect is not None and self._means.check_duration == "fail":
-            self._close()
-            await self._drop()
+            await self._file.drop()
             return self._give_up(suspect)
         return Fetched(
             content=content,
@@ -295,20 +288,8 @@ class Transfer:
 
     def _give_up(self, reason: str) -> GivenUp:
         done = self._file.bytes_done
-        self._close()
+        self._file.close()
         return GivenUp(reason, self._attempts, done)
-
-    def _close(self) -> None:
-        if self._file.part is not None:
-            self._file.part.close()
-
-    async def _drop(self) -> None:
-        """Remove what is here of the file: it cannot be gone on with."""
-        self._file.part = None
-        self._file.content = None
-        if self._file.part_on_disk:
-            await run(self._kit.threads, self._kit.parts.discard, self._file.key)
-            self._file.part_on_disk = False
 
 
 def _refuse_status(head: Head, url: str) -> None:

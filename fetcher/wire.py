@@ -100,7 +100,7 @@ def parse_page(body: bytes) -> Page:
 
     Accepts a JSON array, bare or under `data`. Raises ContentError, with a reason that may
     be printed, where the body is anything else: HTML, half a document, an object, nothing.
-    A clean page costs about 6 us a record (1,000 records, Python 3.11).
+    A clean page of 1,000 costs about 7 us a record, any other about 23 us.
     """
     body = body.removeprefix(_BOM)
     try:

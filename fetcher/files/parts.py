@@ -11,12 +11,13 @@ fsynced every 8 MiB or 5 s, so a power cut costs no more than that.
 from __future__ import annotations
 
 import base64
+import glob
 import hashlib
 import json
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fetcher.files.trouble import explained
@@ -195,11 +196,27 @@ class Parts:
         length, digester = proven
         return Part(path, version, digester, length)
 
+    def begin_stretch(self, key: str, start: int, version: Version) -> tuple[str, Part]:
+        """Return the key and the empty part of the file's bytes from `start` on."""
+        stretch_key = f"{key}@{start}"
+        return stretch_key, self.begin(stretch_key, replace(version, digests=()))
+
+    def recover_stretches(self, key: str) -> list[tuple[int, str, Part]]:
+        """Return (start, key, part) of every stretch of the file that a journal proves."""
+        found: list[tuple[int, str, Part]] = []
+        for path in self.folder.glob(f"{glob.escape(key)}@*.part"):
+            stretch_key = path.name.removesuffix(".part")
+            start = stretch_key.rpartition("@")[2]
+            part = self.recover(stretch_key) if start.isdigit() else None
+            if part is not None:
+                found.append((int(start), stretch_key, part))
+        return found
+
     def discard(self, key: str) -> None:
-        """Remove the unfinished file and its journal, where they are."""
+        """Remove the unfinished file, its journal and its stretches, where they are."""
         path = self.path(key)
         with explained(path):
-            for leftover in (_journal(path), path):
+            for leftover in (*self.folder.glob(f"{glob.escape(key)}@*"), _journal(path), path):
                 leftover.unlink(missing_ok=True)
 
     def purge(self, *, keep: Iterable[str] = ()) -> None:

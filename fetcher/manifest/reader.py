@@ -6,7 +6,8 @@ Never writes, takes no lock, and streams: a million rows pass through in constan
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self
 
 from fetcher.errors import StorageError
@@ -23,19 +24,22 @@ if TYPE_CHECKING:
     from fetcher.plan import Known
 
 _ROWS_AT_ONCE = 500
+_LAST_CHARACTER = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which rows to read; the defaults select every file of every job.
 
-    `since` is inclusive and `until` exclusive, of `created_at`, aware UTC.
+    `since` is inclusive and `until` exclusive, of `created_at`, aware UTC; `match`: any of
+    these globs fits `file_name`.
     """
 
     states: tuple[State, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
     variant: Variant | None = None
+    match: tuple[str, ...] = ()
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the SQL condition and its values."""
@@ -53,6 +57,9 @@ class Selection:
         if self.variant is not None:
             parts.append("variant = ?")
             values.append(str(self.variant))
+        if self.match:
+            parts.append(f"({' OR '.join(['fits(file_name, ?)'] * len(self.match))})")
+            values += self.match
         return " AND ".join(parts), values
 
 
@@ -66,6 +73,15 @@ class StateTally:
     bytes_stored: int
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A job that the service failed; how many share its reason, and their audio in seconds."""
+
+    entry: Entry
+    sharing_jobs: int
+    sharing_s: float
+
+
 class Reader:
     """A read-only view. Every method raises ManifestError or StorageError."""
 
@@ -75,6 +91,7 @@ class Reader:
         self._db = schema.open_readonly(path) if schema.exists(path) else schema.nothing()
         with schema.translated(path):
             self._db.execute("CREATE TEMP TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._db.create_function("fits", 2, fnmatchcase, deterministic=True)
 
     def __enter__(self) -> Self:
         return self
@@ -95,11 +112,58 @@ class Reader:
         with schema.translated(self.path):
             rows = self._db.execute(
                 f"SELECT {ENTRY_COLUMNS} FROM entry WHERE {where} "
-                "ORDER BY created_us DESC, seq DESC",
+                "ORDER BY created_us DESC, id, variant",
                 values,
             )
             while some := rows.fetchmany(_ROWS_AT_ONCE):
                 yield from map(to_entry, some)
+
+    def rejected(self, selection: Selection) -> Iterator[Rejected]:
+        """Yield the jobs that the service failed, the commonest reason first, then the newest."""
+        where, values = replace(
+            selection, states=(State.REJECTED,), variant=Variant.DENOISED
+        ).where()
+        with schema.translated(self.path):
+            rows = self._db.execute(
+                f"SELECT count(*) OVER alike AS jobs, total(audio_duration_s) OVER alike, "
+                f"{ENTRY_COLUMNS} FROM entry WHERE {where} WINDOW alike AS (PARTITION BY error) "
+                "ORDER BY jobs DESC, error, created_us DESC, id",
+                values,
+            )
+            for jobs, seconds, *row in rows:
+                yield Rejected(to_entry(row), jobs, seconds)
+
+    def stored(self, after: tuple[str, str], limit: int) -> list[Entry]:
+        """Return files that were complete once, by id and variant, the next ones after `after`.
+
+        Also those that are to be fetched again: their digest is what tells them.
+        """
+        with schema.translated(self.path):
+            rows = self._db.execute(
+                f"SELECT {ENTRY_COLUMNS} FROM entry WHERE (id, variant) > (?, ?) "
+                "AND sha256 IS NOT NULL AND path IS NOT NULL ORDER BY id, variant LIMIT ?",
+                (*after, limit),
+            ).fetchall()
+        return [to_entry(row) for row in rows]
+
+    def reasons(self, limit: int) -> list[tuple[str, int]]:
+        """Return why files were given up, and how many for that reason, the commonest first."""
+        with schema.translated(self.path):
+            rows = self._db.execute(
+                "SELECT coalesce(last_error, ''), count(*) AS files FROM entry "
+                "WHERE state = 'failed' GROUP BY 1 ORDER BY files DESC, 1 LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [(reason, files) for reason, files in rows]
+
+    def ids_from(self, beginning: str, limit: int) -> list[JobId]:
+        """Return known ids that begin so, at most `limit` of them."""
+        with schema.translated(self.path):
+            rows = self._db.execute(
+                "SELECT DISTINCT id FROM entry WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+                (beginning, beginning + _LAST_CHARACTER, limit),
+            ).fetchall()
+        return [job_id for (job_id,) in rows]
 
     def tallies(self) -> list[StateTally]:
         """Return counts and bytes by variant and state, from an index alone."""

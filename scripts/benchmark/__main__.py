@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark import compare, figures, origin, tables, targets, tools
+from benchmark.measure import FigureError
 from benchmark.targets import Verdict
 from benchmark.workloads import WORKLOADS
 
@@ -31,44 +32,61 @@ def main() -> int:
     A quick measurement only shows that everything works: it judges nothing.
     """
     options = _parser().parse_args()
-    names = [name for name in tools.installed() if name in options.tools]
-    wanted = options.names or [*(w.name for w in WORKLOADS), *figures.FIGURES]
+    known = [*(workload.name for workload in WORKLOADS), *figures.FIGURES]
+    unknown = [name for name in options.names if name not in known]
+    if unknown:
+        print(f"bench: no workload {unknown[0]!r}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    wanted = options.names or known
     with _folders(options.folder) as folders:
-        results = _compare(options, wanted, names, folders)
+        failed: list[Verdict] = []
+        results = _compare(options, wanted, folders, failed)
         verdicts = [] if options.quick else targets.judge(results)
-        verdicts += _measure_figures(options, wanted, folders)
+        verdicts += _measure_figures(options, wanted, folders, failed)
+    verdicts += failed
     if verdicts:
         print(tables.verdicts(verdicts))
-    return 0 if options.quick or all(verdict.reached for verdict in verdicts) else 1
+    reached = not failed if options.quick else all(verdict.reached for verdict in verdicts)
+    return 0 if reached else 1
 
 
 def _compare(
-    options: argparse.Namespace, wanted: Sequence[str], names: Sequence[str], folders: Folders
+    options: argparse.Namespace, wanted: Sequence[str], folders: Folders, failed: list[Verdict]
 ) -> dict[str, Samples]:
     """Run the workloads that are wanted and print each one's table once it is complete."""
+    names = [name for name in tools.installed() if name in options.tools]
     results: dict[str, Samples] = {}
     for workload in (w for w in WORKLOADS if w.name in wanted):
-        if not origin.is_installed():
+        if workload.needs_nginx and not origin.is_installed():
             print(f"{workload.name}: left out, it needs nginx and openssl\n")
             continue
         size = workload.quick() if options.quick else workload
         rounds = 1 if options.quick else options.rounds
-        results[workload.name] = compare.measure(size, names, rounds, folders)
-        print(tables.comparison(size, results[workload.name]), flush=True)
+        with _noted(workload.name, failed):
+            results[workload.name] = compare.measure(size, names, rounds, folders)
+            print(tables.comparison(size, results[workload.name]), flush=True)
     return results
 
 
 def _measure_figures(
-    options: argparse.Namespace, wanted: Sequence[str], folders: Folders
+    options: argparse.Namespace, wanted: Sequence[str], folders: Folders, failed: list[Verdict]
 ) -> list[Verdict]:
     found: list[Verdict] = []
     for name in (name for name in figures.FIGURES if name in wanted):
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        try:
+        with _noted(name, failed):
             found += figures.FIGURES[name](folders, quick=options.quick)
-        except targets.FigureError as error:
-            found.append(Verdict(f"{name}: not measured, {error}", math.inf, 0.0))
     return found
+
+
+@contextmanager
+def _noted(name: str, failed: list[Verdict]) -> Iterator[None]:
+    """Turn what could not be measured into a missed target, and go on."""
+    try:
+        yield
+    except FigureError as error:
+        print(f"{name}: not measured: {error}\n", flush=True)
+        failed.append(Verdict(f"{name}: not measured", math.inf, 0.0))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder", type=Path, help="where files are fetched to; default: temporary"
     )
-    parser.set_defaults(known=known)
     return parser
 
 

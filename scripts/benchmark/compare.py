@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING
 
 from benchmark import origin, tools
 from benchmark.listing import Spec, file_name
-from benchmark.measure import Cost, run, synchronise
-from benchmark.servers import Relay, listing_of, relay_to
+from benchmark.measure import Cost, FigureError, run, synchronise
+from benchmark.servers import Relay, listing_of, relay_to, simulated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from benchmark.workloads import Workload
+
+
+# Tools that name files themselves; the others need a folder that the simulator has not.
+_ANY_ADDRESS = frozenset((tools.FETCHER, "curl", "aria2c"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,19 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A workload that is set up: the servers run, the files are there."""
+    """A workload that is set up: the servers run, the files are there.
+
+    `half_api_url` lists the older half. `host` is None where the simulator serves.
+    """
 
     workload: Workload
     folders: Folders
-    origin: origin.Origin
-    relay: Relay | None
-    base_url: str
+    files: Sequence[tools.Remote]
+    digests: Collection[str]
     api_url: str
-    half_api_url: str
-    digests: frozenset[str]
+    half_api_url: str = ""
+    host: origin.Origin | None = None
+    relay: Relay | None = None
 
 
 Samples = dict[str, list[Sample]]
@@ -60,9 +67,12 @@ Samples = dict[str, list[Sample]]
 
 def measure(workload: Workload, names: Sequence[str], rounds: int, folders: Folders) -> Samples:
     """Run every tool of `names` that the workload takes; return its samples, one a round."""
-    taking = [name for name in names if name in (tools.FETCHER, *workload.peers)]
+    folders.scratch.mkdir(parents=True, exist_ok=True)
+    able = names if origin.is_installed() else [name for name in names if name in _ANY_ADDRESS]
+    taking = [name for name in able if name in (tools.FETCHER, *workload.peers)]
     samples: Samples = {name: [] for name in taking}
-    with _set_up(workload, folders) as bench:
+    set_up = _with_nginx if origin.is_installed() else _with_simulator
+    with set_up(workload, folders) as bench:
         for _ in range(rounds):
             for name in taking:
                 samples[name].append(_one(bench, name))
@@ -70,8 +80,7 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, folders: Fold
 
 
 @contextmanager
-def _set_up(workload: Workload, folders: Folders) -> Iterator[Bench]:
-    folders.scratch.mkdir(parents=True, exist_ok=True)
+def _with_nginx(workload: Workload, folders: Folders) -> Iterator[Bench]:
     audio = folders.files / workload.name
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, audio, ignore_errors=True)
@@ -84,16 +93,25 @@ def _set_up(workload: Workload, folders: Folders) -> Iterator[Bench]:
         base_url = host.url(workload.door, workload.name, relay.port if relay else None)
         whole = Spec(workload.count, workload.size_bytes, base_url)
         half = replace(whole, records=workload.count // 2)
+        names = [file_name(number) for number in range(workload.count)]
         yield Bench(
             workload,
             folders,
-            host,
-            relay,
-            base_url,
-            stack.enter_context(listing_of(whole)),
-            stack.enter_context(listing_of(half)),
-            frozenset(_digest(audio / file_name(n)) for n in range(workload.count)),
+            files=[tools.Remote(f"{base_url}/{name}", name) for name in names],
+            digests={_digest(audio / name) for name in names},
+            api_url=stack.enter_context(listing_of(whole)),
+            half_api_url=stack.enter_context(listing_of(half)),
+            host=host,
+            relay=relay,
         )
+
+
+@contextmanager
+def _with_simulator(workload: Workload, folders: Folders) -> Iterator[Bench]:
+    rate = origin.RATES_BYTES_S[workload.door]
+    with simulated(workload.count, workload.size_bytes, rate) as account:
+        files = [tools.Remote(url, f"{n}.wav") for n, url in enumerate(account.urls)]
+        yield Bench(workload, folders, files, set(account.digests), account.api_url)
 
 
 def _one(bench: Bench, name: str) -> Sample:
@@ -121,26 +139,26 @@ def _one(bench: Bench, name: str) -> Sample:
 def _work(bench: Bench, dest: Path) -> tools.Work:
     workload = bench.workload
     return tools.Work(
-        numbers=range(workload.count),
-        base_url=bench.base_url,
+        files=bench.files,
         api_url=bench.api_url,
         dest=dest,
         jobs=workload.jobs,
         scratch=bench.folders.scratch,
         connections=workload.connections,
-        authority=bench.origin.authority if workload.door == "tls" else None,
+        authority=bench.host.authority if bench.host and workload.door == "tls" else None,
     )
 
 
 def _half(bench: Bench, name: str, work: tools.Work, log: Path) -> Sample:
     """Bring half of the files home, then measure the run that brings the rest."""
-    half = range(bench.workload.count // 2)
-    first = replace(work, numbers=half, api_url=bench.half_api_url)
+    host, half = bench.host, bench.workload.count // 2
+    assert host is not None
+    first = replace(work, files=work.files[:half], api_url=bench.half_api_url)
     run(tools.TOOLS[name](first), log=log, dest=work.dest)
-    before_bytes = bench.origin.sent_bytes()
+    before_bytes = host.sent_bytes()
     cost = run(tools.TOOLS[name](replace(work, again=True)), log=log, dest=work.dest)
-    missing_bytes = (bench.workload.count - len(half)) * bench.workload.size_bytes
-    return Sample(cost, bench.origin.sent_bytes() - before_bytes - missing_bytes)
+    missing_bytes = (bench.workload.count - half) * bench.workload.size_bytes
+    return Sample(cost, host.sent_bytes() - before_bytes - missing_bytes)
 
 
 def _killed(bench: Bench, name: str, work: tools.Work, log: Path) -> Sample:
@@ -158,17 +176,17 @@ def _killed(bench: Bench, name: str, work: tools.Work, log: Path) -> Sample:
 
 
 def _prove(bench: Bench, name: str, cost: Cost, log: Path) -> None:
-    """Raise RuntimeError where the tool failed or its files are not those of the host."""
+    """Raise FigureError where the tool failed or its files are not those of the host."""
     if cost.status != 0:
-        said = log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"{name} ended with {cost.status} on {bench.workload.name}:\n{said}")
+        said = log.read_text(errors="replace").strip()[-500:]
+        raise FigureError(f"{name} ended with {cost.status}: {said}")
     found = [
         _digest(path)
         for path in bench.folders.dest.rglob("*.wav")
         if ".fetcher" not in path.parts and path.is_file()
     ]
     if len(found) != len(bench.digests) or set(found) != bench.digests:
-        raise RuntimeError(f"{name} did not bring the right files home on {bench.workload.name}")
+        raise FigureError(f"{name} did not bring the right files home")
 
 
 def _digest(path: Path) -> str:

@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
-from benchmark import origin
 from benchmark.listing import Spec
-from benchmark.measure import Command, Cost, run
-from benchmark.servers import SCRIPTS, listing_of
-from benchmark.targets import FigureError, Verdict
+from benchmark.measure import Command, Cost, FigureError, run
+from benchmark.servers import SCRIPTS, listing_of, simulated
+from benchmark.targets import Verdict
 from benchmark.tools import PROGRAM, fetcher_argv, fetcher_environ
 from benchmark.watching import idle_polls
 from benchmark.workloads import MB
@@ -47,7 +46,7 @@ def startup(folders: Folders, *, quick: bool) -> list[Verdict]:
 
     def cpu_s(*arguments: str) -> float:
         argv = [str(PROGRAM), *arguments]
-        return median(_checked(_cost(folders, argv)).cpu_s for _ in range(times))
+        return median(_cost(folders, argv).cpu_s for _ in range(times))
 
     return [
         Verdict("--help: CPU ms", 1000 * cpu_s("--help"), 80),
@@ -61,7 +60,7 @@ def idle(folders: Folders, *, quick: bool) -> list[Verdict]:
     imports = [sys.executable, "-c", "import aiohttp, pydantic"]
     times = 1 if quick else 2 * _TIMES
     with _hosted(folders, count=50, size_bytes=4000) as backfill:
-        _checked(_cost(folders, backfill))
+        _cost(folders, backfill)
         pairs = [(_cost(folders, backfill), _cost(folders, imports)) for _ in range(times)]
     beyond_s = median(ours.cpu_s - theirs.cpu_s for ours, theirs in pairs)
     return [
@@ -73,7 +72,7 @@ def many(folders: Folders, *, quick: bool) -> list[Verdict]:
     """Measure 20,000 small files, and the run after that finds nothing new."""
     count = 1000 if quick else 20_000
     with _hosted(folders, count=count, size_bytes=10_000) as backfill:
-        first, second = (_checked(_cost(folders, backfill)) for _ in range(2))
+        first, second = (_cost(folders, backfill) for _ in range(2))
     return [
         Verdict(f"{count:,} small files: peak MB", first.peak_bytes / MB, 150),
         Verdict(f"{count:,} small files: second run / first", second.wall_s / first.wall_s, 0.2),
@@ -86,7 +85,7 @@ def dry_run(folders: Folders, *, quick: bool) -> list[Verdict]:
     for count in (3000, 30_000) if quick else (30_000, 300_000):
         with listing_of(Spec(count, 4000, _NOWHERE)) as api_url:
             argv = [*fetcher_argv("backfill", api_url, folders.dest), "--dry-run", "-q"]
-            peaks.append(_checked(_cost(folders, argv)).peak_bytes / MB)
+            peaks.append(_cost(folders, argv).peak_bytes / MB)
     return [Verdict("dry run: MB more with ten times the records", peaks[1] - peaks[0], 30)]
 
 
@@ -95,8 +94,8 @@ def scale(folders: Folders, *, quick: bool) -> list[Verdict]:
     count = 50_000 if quick else 1_000_000
     with _known_account(folders, Spec(count, 4000, _NOWHERE)) as (api_url, first):
         backfill = [*fetcher_argv("backfill", api_url, folders.dest), "-q"]
-        second = _checked(_cost(folders, backfill))
-        status = _checked(_cost(folders, [str(PROGRAM), "status", "-d", str(folders.dest)]))
+        second = _cost(folders, backfill)
+        status = _cost(folders, [str(PROGRAM), "status", "-d", str(folders.dest)])
     return [
         Verdict(f"first listing of {count:,}: CPU s", first.cpu_s, 30),
         Verdict(f"first listing of {count:,}: peak MB", first.peak_bytes / MB, 150),
@@ -111,7 +110,7 @@ def table(folders: Folders, *, quick: bool) -> list[Verdict]:
     count = 5000 if quick else 100_000
     with _known_account(folders, Spec(count, 4000, _NOWHERE)) as (api_url, _):
         argv = fetcher_argv("list", api_url, folders.dest)
-        whole = _checked(_cost(folders, argv))
+        whole = _cost(folders, argv)
         head = ["bash", "-c", '"$@" 2>/dev/null | head -n 1 >/dev/null', "head", *argv]
         first_line_s = median(_cost(folders, head).wall_s for _ in range(_TIMES))
     return [
@@ -156,29 +155,23 @@ FIGURES: dict[str, Figure] = {
 
 
 def _cost(folders: Folders, argv: list[str]) -> Cost:
+    """Run a command; raises FigureError where it fails."""
     folders.scratch.mkdir(parents=True, exist_ok=True)
-    return run(Command(argv, fetcher_environ()), log=folders.scratch / "figure.log")
-
-
-def _checked(cost: Cost) -> Cost:
+    log = folders.scratch / "figure.log"
+    cost = run(Command(argv, fetcher_environ()), log=log)
     if cost.status != 0:
-        raise FigureError(f"fetcher ended with {cost.status}")
+        said = log.read_text(errors="replace").strip()[-300:]
+        raise FigureError(f"{argv[1]} ended with {cost.status}: {said}")
     return cost
 
 
 @contextmanager
 def _hosted(folders: Folders, *, count: int, size_bytes: int) -> Iterator[list[str]]:
     """Serve an account with its files; yield the command that brings them home."""
-    folders.scratch.mkdir(parents=True, exist_ok=True)
-    audio = folders.files / "account"
     try:
-        origin.make_audio(audio, count, size_bytes)
-        with origin.running(folders.scratch, folders.files) as host:
-            spec = Spec(count, size_bytes, host.url("plain", audio.name))
-            with listing_of(spec) as api_url:
-                yield [*fetcher_argv("backfill", api_url, folders.dest), "-q"]
+        with simulated(count, size_bytes, 0) as account:
+            yield [*fetcher_argv("backfill", account.api_url, folders.dest), "-q"]
     finally:
-        shutil.rmtree(audio, ignore_errors=True)
         shutil.rmtree(folders.dest, ignore_errors=True)
 
 
@@ -191,7 +184,7 @@ def _known_account(folders: Folders, spec: Spec) -> Iterator[tuple[str, Cost]]:
     try:
         with listing_of(spec) as api_url:
             argv = [*fetcher_argv("backfill", api_url, folders.dest), "-q", "--max-downloads", "0"]
-            first = _checked(_cost(folders, argv))
+            first = _cost(folders, argv)
             _mark_complete(folders.dest)
             yield api_url, first
     finally:

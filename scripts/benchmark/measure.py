@@ -23,6 +23,10 @@ _LONGEST_S = 900.0
 _LOOK_EVERY_S = 0.003
 
 
+class FigureError(Exception):
+    """Something that could not be measured, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A program with its arguments, and what its environment has beyond the common one."""

@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
 Door = Literal["plain", "tls", "capped", "paced"]
 
-# Bytes a second and connection: `capped` is issue-sized (a slow host), `paced` slow enough
+# Of a connection, 0: none. `capped` is issue-sized (a slow host), `paced` slow enough
 # that a tool can be killed in the middle of it.
-_RATES: dict[Door, str] = {"plain": "0", "tls": "0", "capped": "2m", "paced": "10m"}
+RATES_BYTES_S: dict[Door, int] = {
+    "plain": 0,
+    "tls": 0,
+    "capped": 2 * 2**20,
+    "paced": 10 * 2**20,
+}
 _HEADER_BYTES = 44
 _BLOCK_BYTES = 2**20
 _READY_S = 10.0
@@ -89,7 +94,7 @@ def running(folder: Path, files: Path) -> Iterator[Origin]:
     if nginx is None:
         raise RuntimeError("nginx is not installed")
     authority = _make_certificate(folder)
-    ports: dict[Door, int] = {door: _free_port() for door in _RATES}
+    ports: dict[Door, int] = {door: _free_port() for door in RATES_BYTES_S}
     configuration = folder / "nginx.conf"
     configuration.write_text(_configuration(folder, files, ports))
     process = subprocess.Popen(
@@ -127,7 +132,7 @@ def _wav_header(body_bytes: int) -> bytes:
 def _configuration(folder: Path, files: Path, ports: dict[Door, int]) -> str:
     servers = "\n  ".join(
         f"server {{ listen 127.0.0.1:{port}{' ssl' if door == 'tls' else ''} backlog=1024;"
-        f" limit_rate {_RATES[door]}; }}"
+        f" limit_rate {RATES_BYTES_S[door]}; }}"
         for door, port in ports.items()
     )
     user = "user root;" if os.geteuid() == 0 else ""  # else its worker could not read `files`

@@ -1,13 +1,16 @@
 """The bench's own server processes: started, asked for their port, ended.
 
-Owns their life; what they serve is `listing` and `relay`.
+Owns their life; what they serve is `listing`, `relay`
+and `simulated`.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +25,8 @@ SCRIPTS = Path(__file__).parent.parent
 
 
 @contextmanager
-def serving(module: str, *arguments: str) -> Iterator[int]:
-    """Run `python -m benchmark.MODULE ARGUMENTS` and yield the port that it prints."""
+def _process(module: str, *arguments: str) -> Iterator[str]:
+    """Run `python -m benchmark.MODULE ARGUMENTS` and yield the line that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", f"benchmark.{module}", *arguments],
         stdin=subprocess.DEVNULL,
@@ -36,7 +39,7 @@ def serving(module: str, *arguments: str) -> Iterator[int]:
         line = process.stdout.readline()
         if not line:
             raise RuntimeError(f"the {module} process did not start")
-        yield int(line)
+        yield line
     finally:
         process.kill()
         process.communicate()
@@ -45,8 +48,8 @@ def serving(module: str, *arguments: str) -> Iterator[int]:
 @contextmanager
 def listing_of(spec: Spec) -> Iterator[str]:
     """Serve an account and yield the API's URL."""
-    with serving("listing", spec.text()) as port:
-        yield f"http://127.0.0.1:{port}/api/v1"
+    with _process("listing", spec.text()) as port:
+        yield f"http://127.0.0.1:{int(port)}/api/v1"
 
 
 class Relay:
@@ -65,5 +68,21 @@ class Relay:
 def relay_to(port: int, one_way_s: float, folder: Path) -> Iterator[Relay]:
     """Relay to a local port with so much delay in each direction."""
     count_file = folder / "relayed"
-    with serving("relay", str(port), str(one_way_s), str(count_file)) as own_port:
-        yield Relay(own_port, count_file)
+    with _process("relay", str(port), str(one_way_s), str(count_file)) as own_port:
+        yield Relay(int(own_port), count_file)
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """An account of the simulator: its API, and its files with their SHA-256."""
+
+    api_url: str
+    urls: list[str]
+    digests: list[str]
+
+
+@contextmanager
+def simulated(count: int, size_bytes: int, rate_bytes_s: int) -> Iterator[Simulated]:
+    """Serve `count` files from the simulator; a rate of 0 is as fast as it can."""
+    with _process("simulated", str(count), str(size_bytes), str(rate_bytes_s)) as line:
+        yield Simulated(**json.loads(line))

@@ -23,10 +23,6 @@ Results = Mapping[str, "Samples"]
 _BY_NAME = {workload.name: workload for workload in WORKLOADS}
 
 
-class FigureError(Exception):
-    """Something that could not be measured, and why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """`metric` of fetcher on `workload` is at most `limit`; with `peer`: times that tool's."""

@@ -11,27 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.listing import file_name
 from benchmark.measure import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 FETCHER = "fetcher"
 PROGRAM = Path(sys.executable).with_name(FETCHER)
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """A file of the host: where it is, and the name it gets at home."""
+
+    url: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
-    """Files to bring home: `numbers` of them from `base_url` to `dest`, `jobs` at a time.
+    """Files to bring home to `dest`, `jobs` at a time.
 
     `connections`: so many for one file, where a tool can; None: its default. `api_url` lists
     them for fetcher. `authority`: the certificate to trust. `scratch` takes lists and
     settings. `again`: an earlier run was cut short, go on from there.
     """
 
-    numbers: Sequence[int]
-    base_url: str
+    files: Sequence[Remote]
     api_url: str
     dest: Path
     jobs: int
@@ -40,12 +46,11 @@ class Work:
     authority: Path | None = None
     again: bool = False
 
-    def write_urls(self, name: str) -> Path:
-        """Write the addresses, one a line, and return the file."""
+    def write(self, name: str, lines: Iterable[str]) -> str:
+        """Write a list or settings for a tool; return the file's path."""
         path = self.scratch / name
-        lines = (f"{self.base_url}/{file_name(number)}\n" for number in self.numbers)
-        path.write_text("".join(lines))
-        return path
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return str(path)
 
 
 def fetcher(work: Work) -> Command:
@@ -71,7 +76,8 @@ def fetcher_environ() -> dict[str, str]:
 
 def aria2c(work: Work) -> Command:
     """Return aria2c's command; `-k 1M` lets it use several connections for 20 MB."""
-    argv = ["aria2c", "--no-conf", "-q", "-c", "-i", str(work.write_urls("aria2.urls"))]
+    lines = (line for file in work.files for line in (file.url, f"  out={file.name}"))
+    argv = ["aria2c", "--no-conf", "-q", "-c", "-i", work.write("aria2.urls", lines)]
     argv += ["-d", str(work.dest), "-j", str(work.jobs), "--auto-file-renaming=false"]
     if work.connections is not None:
         argv += ["-x", str(work.connections), "-s", str(work.connections), "-k", "1M"]
@@ -82,10 +88,10 @@ def aria2c(work: Work) -> Command:
 
 def rclone(work: Work) -> Command:
     """Return rclone's command: a folder of an HTTP server, the wanted names from a list."""
-    names = work.scratch / "rclone.names"
-    names.write_text("".join(f"{file_name(number)}\n" for number in work.numbers))
-    argv = ["rclone", "copy", ":http:", str(work.dest), "--http-url", work.base_url + "/"]
-    argv += ["--files-from", str(names), "--config", "", "-q"]
+    names = work.write("rclone.names", (file.name for file in work.files))
+    base_url = work.files[0].url.removesuffix(work.files[0].name)
+    argv = ["rclone", "copy", ":http:", str(work.dest), "--http-url", base_url]
+    argv += ["--files-from", names, "--config", "", "-q"]
     argv += ["--transfers", str(work.jobs), "--checkers", str(work.jobs)]
     if work.authority is not None:
         argv += ["--ca-cert", str(work.authority)]
@@ -94,16 +100,9 @@ def rclone(work: Work) -> Command:
 
 def curl(work: Work) -> Command:
     """Return curl's command: all addresses in one file of settings, in parallel."""
-    settings = work.scratch / "curl.conf"
-    settings.write_text(
-        "".join(
-            f'url = "{work.base_url}/{file_name(number)}"\n'
-            f'output = "{work.dest / file_name(number)}"\n'
-            for number in work.numbers
-        )
-    )
+    lines = (f'url = "{file.url}"\noutput = "{work.dest / file.name}"' for file in work.files)
     argv = ["curl", "-q", "-sS", "--fail", "-Z", "--parallel-max", str(work.jobs)]
-    argv += ["--create-dirs", "-K", str(settings)]
+    argv += ["--create-dirs", "-K", work.write("curl.conf", lines)]
     if work.authority is not None:
         argv += ["--cacert", str(work.authority)]
     return Command(argv)
@@ -111,7 +110,8 @@ def curl(work: Work) -> Command:
 
 def wget2(work: Work) -> Command:
     """Return wget2's command."""
-    argv = ["wget2", "--no-config", "-q", "-i", str(work.write_urls("wget2.urls"))]
+    urls = work.write("wget2.urls", (file.url for file in work.files))
+    argv = ["wget2", "--no-config", "-q", "-i", urls]
     argv += ["-P", str(work.dest), f"--max-threads={work.jobs}"]
     if work.again:
         argv.append("-c")
@@ -127,8 +127,6 @@ TOOLS: dict[str, Callable[[Work], Command]] = {
     "rclone": rclone,
     "wget2": wget2,
 }
-# curl 7.88 in parallel has no way to leave complete files alone.
-CAN_GO_ON = frozenset((FETCHER, "aria2c", "rclone", "wget2"))
 
 
 def installed() -> list[str]:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
-from benchmark.measure import cpu_of
-from benchmark.targets import FigureError
+from benchmark.measure import FigureError, cpu_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -41,11 +41,17 @@ class Workload:
         """The bytes of all its files."""
         return self.count * self.size_bytes
 
+    @property
+    def needs_nginx(self) -> bool:
+        """Whether the simulator's file host cannot stand in for nginx."""
+        return self.door == "tls" or self.kind != "whole" or self.away_s > 0
+
     def quick(self) -> Workload:
         """Return a tenth of it."""
         return replace(self, count=max(min(self.count, 4), self.count // 10))
 
 
+# curl 7.88 in parallel has no way to leave complete files alone.
 _RESUMING = ("aria2c", "rclone", "wget2")
 
 WORKLOADS = (

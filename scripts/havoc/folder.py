@@ -44,7 +44,7 @@ class Folder:
     def parts(self) -> list[str]:
         """Return what lies in the folder of partial files."""
         partial = self.dest / STATE_FOLDER / "partial"
-        return sorted(os.listdir(partial)) if partial.is_dir() else []
+        return sorted(path.name for path in partial.iterdir()) if partial.is_dir() else []
 
     def _visible(self) -> list[Path]:
         found = []

@@ -54,14 +54,18 @@ class Report:
 
     def text(self) -> str:
         """Return the report as lines for a person."""
+        ends = ", ".join(f"{count} x {code}" for code, count in sorted(self.ends.items()))
         lines = [
-            f"seed {self.seed}: {self.kills} kills, {self.in_flight} transfers in flight, "
-            f"{self.jobs} jobs, {self.content_bytes / MIB:,.0f} MiB of content",
-            f"fetched beyond the content: {self.beyond_bytes / MIB:.1f} MiB in all, "
-            f"{self.each_bytes / MIB:.2f} MiB for each kill and transfer in flight "
-            f"(allowed {ALLOWED_BYTES // MIB}; worst file {self.worst_bytes / MIB:.2f})",
-            "runs that ended by themselves, by exit status: "
-            + (", ".join(f"{count} x {code}" for code, count in sorted(self.ends.items())) or "0"),
+            (
+                f"seed {self.seed}: {self.kills} kills with {self.in_flight} transfers in flight,"
+                f" {self.jobs} jobs, {self.content_bytes / MIB:,.0f} MiB of content"
+            ),
+            (
+                f"fetched beyond the content: {self.beyond_bytes / MIB:.1f} MiB in all,"
+                f" {self.each_bytes / MIB:.2f} MiB for each kill and transfer in flight"
+                f" (allowed: {ALLOWED_BYTES // MIB}; the worst file: {self.worst_bytes / MIB:.2f})"
+            ),
+            f"runs that ended by themselves, by exit status: {ends or 'none'}",
             *(f"FAILED: {failure}" for failure in self.failures),
         ]
         return "\n".join([*lines, "failed" if self.failures else "all files right, none lost"])
@@ -115,6 +119,7 @@ class _Storm:
         """Let a run finish without faults, and prove that nothing is lost or fetched twice."""
         self._account.stir(self.there)
         self._account.sim.faults.clear()
+        self._account.hurry()
         status = await self._whole_run()
         if status != 0:
             self._fail(f"the last run ended with {status}")

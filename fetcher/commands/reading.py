@@ -1,0 +1,52 @@
+"""What the commands share that read the manifest: where it is, and how machines are written to.
+
+Takes no lock, makes no folder: `list`, `status` and `export` work at any time, also while
+a run goes on, and where there is no manifest everything is empty.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, TextIO
+
+from fetcher.destination import Destination
+from fetcher.errors import StorageError
+from fetcher.manifest.reader import Reader
+from fetcher.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fetcher.commands import Environment
+    from fetcher.config import Resolved
+
+
+def destination_of(found: Resolved) -> Destination:
+    """Return the destination. Raises StorageError where DIR is a file."""
+    if found.dest.exists() and not found.dest.is_dir():
+        raise StorageError(f"{found.dest} is a file, not a folder: name the folder with -d DIR")
+    return Destination(found.dest, found.state_dir)
+
+
+def opened(found: Resolved) -> Reader:
+    """Return a reader of the manifest. Raises StorageError, ManifestError."""
+    return Reader(destination_of(found).manifest)
+
+
+def tell_notices(found: Resolved, env: Environment) -> None:
+    """Tell of what looks like a slip in the settings."""
+    for notice in found.notices:
+        env.stderr.write(f"fetcher: note: {printable(notice)}\n")
+
+
+def put(lines: Iterable[str], stream: TextIO) -> None:
+    """Write what programs read: UTF-8 whatever the locale."""
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    stream.writelines(lines)
+
+
+def now() -> datetime:
+    """Return the time of the wall clock, aware and UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,30 @@
+"""How much of a body to take at once: enough to be cheap, little enough to lose. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHUNK_BYTES = 1 << 20  # a hop to a thread costs 125 us: worth it once a megabyte
+_FIRST_BYTES = 256 << 10  # a small file in one piece, and a slow line shows itself early
+_LEAST_BYTES = 64 << 10
+_WORTH_S = 0.2  # what is in memory when the process is killed is lost: so much time's worth
+
+
+class Pace:
+    """The size of the next piece, from how fast the last ones came."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._asked_at_s = clock()
+        self.chunk_bytes = _FIRST_BYTES
+
+    def took(self, count: int) -> None:
+        """Note that a piece of `count` bytes came since the piece before."""
+        now_s = self._clock()
+        rate_bytes_s = count / max(now_s - self._asked_at_s, 1e-6)
+        self._asked_at_s = now_s
+        worth = int(rate_bytes_s * _WORTH_S)
+        self.chunk_bytes = max(_LEAST_BYTES, min(worth, 2 * self.chunk_bytes, CHUNK_BYTES))

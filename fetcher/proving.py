@@ -1,0 +1,75 @@
+"""The end of a download: what is held of a file against all that was announced of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fetcher.errors import ContentError, ShortBodyError
+from fetcher.proof import Digester, algorithms, refuse
+from fetcher.sniff import wav_shortfall
+from fetcher.threads import run
+
+if TYPE_CHECKING:
+    from fetcher.proof import Announced, Digest
+    from fetcher.underway import Underway
+
+
+class DamagedError(ContentError):
+    """What is here of the file is proven wrong: it must be dropped."""
+
+
+async def prove_part(file: Underway) -> None:
+    """Prove a part that is as long as the file; raises DamagedError."""
+    if file.part is None:
+        raise ContentError("there is nothing to prove")
+    await file.peek()
+    file.announce_start(file.part.version.bytes_total)
+    await prove_held(file)
+
+
+def prove_small(file: Underway, said: Announced) -> None:
+    """Prove a file that is whole in memory; raises DamagedError."""
+    content = file.content or b""
+    digester = Digester(algorithms(said.whole))
+    digester.update(content)
+    damage = digester.mismatch(said.whole) or _damage(file, len(content))
+    if damage is not None:
+        file.content = None
+        raise DamagedError(damage)
+    file.sha256 = digester.sha256_hex()
+
+
+def add_digests(file: Underway, digests: tuple[Digest, ...]) -> None:
+    """Remember digests that a later answer announced for the whole file."""
+    if file.part is not None:
+        known = file.part.version
+        new = tuple(one for one in digests if one not in known.digests)
+        if new:
+            file.part.version = replace(known, digests=known.digests + new)
+
+
+async def prove_held(file: Underway) -> None:
+    """Prove a file whose part is as long as was announced; raises DamagedError.
+
+    Where only the end of the connection said that this is all, a WAV that is longer by its
+    own header was cut: ShortBodyError.
+    """
+    part = file.part
+    if part is None:
+        raise ContentError("there is nothing to prove")
+    digests = part.version.digests
+    digester = part.digester
+    if digester.lacks(digests):
+        digester = await run(file.kit.threads, part.digest_again, algorithms(digests))
+    damage = digester.mismatch(digests) or _damage(file, part.bytes_written)
+    if damage is not None:
+        cut = wav_shortfall(file.first_bytes, part.bytes_written)
+        if part.version.bytes_total is None and damage == cut:
+            raise ShortBodyError(damage)  # only the end of the connection said that this is all
+        raise DamagedError(damage)
+    file.sha256 = digester.sha256_hex()
+
+
+def _damage(file: Underway, length_bytes: int) -> str | None:
+    return refuse(file.first_bytes, content_type=file.content_type, length_bytes=length_bytes)

@@ -1,0 +1,52 @@
+"""One listing pass that records and downloads nothing: `list --refresh`.
+
+What it queues stays queued: the next `backfill` or `watch` fetches it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fetcher.assembly import opened
+from fetcher.engine import STOPPED_BY_SIGINT, until_stopped
+
+if TYPE_CHECKING:
+    from fetcher.engine import Fetcher
+    from fetcher.events import RunCompleted, Sink
+    from fetcher.settings import Settings
+
+
+def unfiltered(settings: Settings) -> Settings:
+    """Return the settings for an errand beside the runs: no filters, no JSON, no hooks.
+
+    There `--since` and the like say what is shown, not what is fetched.
+    """
+    return settings.model_copy(
+        update={
+            "since": None,
+            "until": None,
+            "match": (),
+            "source_type": None,
+            "max_size": None,
+            "max_downloads": None,
+            "dry_run": False,
+            "json_output": False,
+            "exec": None,
+            "exec_after": None,
+            "ping_url": None,
+        }
+    )
+
+
+async def refresh(fetcher: Fetcher, sink: Sink) -> RunCompleted:
+    """Record what the API lists now; return the final event.
+
+    Raises UsageError, KeyRefusedError, ApiError, LockedError, StorageError.
+    """
+    exit_code = 0
+    async with opened(fetcher.settings, sink, command="list --refresh") as run:
+        if not await until_stopped(run.list_all(), fetcher.stop):
+            exit_code = fetcher.stop.exit_code or STOPPED_BY_SIGINT
+        final = await run.completed(exit_code)
+    sink(final)
+    return final
