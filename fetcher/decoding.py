@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MOST_BYTES = 1 << 20  # handed out at once, however much a few bytes expand to
+_GZIP = b"\x1f\x8b"
 _AUTO = 32 + zlib.MAX_WBITS  # gzip or zlib, told by the first bytes
 
 
@@ -21,11 +22,17 @@ class Decoder:
         self._raw_allowed = encoding == "deflate"  # many servers send it without its wrapper
         self._stream = zlib.decompressobj(_AUTO)
         self._begun = False
+        self._early = b""  # what came before the first byte went out
+        self._behind = b""  # what came after a member's end
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes decode to; raises ContentError where they are no such code."""
-        if self._stream.eof:
-            return
+        """Yield what the next bytes decode to; raises ContentError where they are no such code.
+
+        gzip bodies may have several members (RFC 1952 §2.2); what follows the last one and
+        begins no other is ignored.
+        """
+        if self._raw_allowed and not self._begun:
+            self._early += data
         try:
             yield from self._decoded(data)
         except zlib.error as error:
@@ -33,15 +40,26 @@ class Decoder:
                 raise ContentError(f"the encoded body is damaged ({error})") from error
             self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
             self._raw_allowed = False
-            yield from self.feed(data)
+            yield from self.feed(self._early)
 
     def _decoded(self, data: bytes) -> Iterator[bytes]:
-        while data and not self._stream.eof:
+        while True:
+            if self._stream.eof:
+                self._behind += data
+                if not self._behind.startswith(_GZIP):
+                    return
+                data, self._behind = self._behind, b""
+                self._stream = zlib.decompressobj(_AUTO)
             plain = self._stream.decompress(data, _MOST_BYTES)
-            data = self._stream.unconsumed_tail
             if plain:
                 self._begun = True
                 yield plain
+            if self._stream.eof:
+                data = self._stream.unused_data
+            else:
+                data = self._stream.unconsumed_tail
+                if not data and len(plain) < _MOST_BYTES:
+                    return
 
     def finish(self) -> None:
         """Raise ShortBodyError unless the code has come to its own end."""
