@@ -1,48 +1,34 @@
-"""A run put together from its settings: folders, lock, manifest, sessions, threads, pipeline."""
+"""A run put together from its settings: folders, lock, manifest, and the listing side."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fetcher import __version__
 from fetcher.account import Account
-from fetcher.client import Api, Host
+from fetcher.client import AGENT, Api
 from fetcher.destination import Destination
+from fetcher.downloads import Downloads, Ingredients
 from fetcher.files.parts import Parts
 from fetcher.files.places import Places
 from fetcher.files.space import Space
 from fetcher.filters import Rules
-from fetcher.finish import Desk, Done
-from fetcher.gates import Gates, Limiter
 from fetcher.history import History
 from fetcher.layout import Template
-from fetcher.links import Links
 from fetcher.look import Eye
 from fetcher.manifest.manifest import Manifest
 from fetcher.manifest.store import Store
-from fetcher.pipeline import Budget, Pipeline, Plant
 from fetcher.retry import Policy
 from fetcher.run import Run
-from fetcher.splitting import Lines
-from fetcher.transfer import Means
-from fetcher.underway import Kit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fetcher.events import Sink
+    from fetcher.finish import Done
     from fetcher.settings import Settings
-
-AGENT = f"fetcher/{__version__}"
-_DISK_THREADS = 8  # writes and hashes: enough to keep two cores and a disk busy
-_FSYNC_THREADS = 8  # fsyncs in flight, which share the file system's journal commits
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -87,21 +73,9 @@ def _policy_of(settings: Settings) -> Policy:
     return Policy(retries=settings.retries, delay_s=settings.retry_delay)
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """What must be closed at the end of a run."""
-
-    manifest: Manifest
-    api: Api
-    host: Host
-    disk: ThreadPoolExecutor
-    seal: ThreadPoolExecutor
-    fsync: ThreadPoolExecutor
-
-
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterator[Run]:
-    """Give a run with its destination held, its manifest and its sessions open.
+    """Give a run with its destination held, its manifest and its session with the API open.
 
     Raises UsageError (no key), LockedError, StorageError, ManifestError.
     """
@@ -111,33 +85,23 @@ async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterat
         await asyncio.to_thread(destination.prepare)
         lock = destination.held(command=command, wait_s=settings.wait_lock)
         await asyncio.to_thread(stack.enter_context, lock)
-        resources = await _open(stack, settings, destination)
-        await _keep_up_with(settings, resources.manifest)
-        run_base = await resources.manifest.do(Store.sync_tickets)
-        yield _assemble(settings, sink, resources, run_base)
-
-
-async def _open(
-    stack: contextlib.AsyncExitStack, settings: Settings, destination: Destination
-) -> _Open:
-    host = Host(
-        timeout_s=settings.timeout,
-        connections=settings.concurrency * settings.connections,
-        agent=AGENT,
-    )
-    pools = {"disk": _DISK_THREADS, "seal": 1, "fsync": _FSYNC_THREADS}
-    disk, seal, fsync = (
-        stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))
-        for name, count in pools.items()
-    )
-    return _Open(
-        manifest=await stack.enter_async_context(Manifest(destination.manifest)),
-        api=await stack.enter_async_context(api_of(settings)),
-        host=await stack.enter_async_context(host),
-        disk=disk,
-        seal=seal,
-        fsync=fsync,
-    )
+        manifest = await stack.enter_async_context(Manifest(destination.manifest))
+        api = await stack.enter_async_context(api_of(settings))
+        await _keep_up_with(settings, manifest)
+        ingredients = Ingredients(
+            settings=settings,
+            sink=sink,
+            manifest=manifest,
+            api=api,
+            history=history_of(settings, api, sink),
+            eye=eye_of(settings),
+            space=Space(destination.root, settings.min_free),
+            rules=rules_of(settings),
+            account=Account(),
+            run_base=await manifest.do(Store.sync_tickets),
+            on_done=_nothing_more,
+        )
+        yield Run(destination, ingredients, Downloads(ingredients))
 
 
 async def _keep_up_with(settings: Settings, manifest: Manifest) -> None:
@@ -145,75 +109,6 @@ async def _keep_up_with(settings: Settings, manifest: Manifest) -> None:
     if await manifest.do(Store.get, "output") != settings.output:
         await manifest.do(Store.forget_paths)
         await manifest.do(Store.put, {"output": settings.output})
-
-
-def _assemble(settings: Settings, sink: Sink, resources: _Open, run_base: int) -> Run:
-    destination, rules, account = destination_of(settings), rules_of(settings), Account()
-    space = Space(destination.root, settings.min_free)
-    history = history_of(settings, resources.api, sink)
-    eye = eye_of(settings)
-    kit = Kit(
-        parts=eye.parts,
-        space=space,
-        limiter=Limiter(settings.limit_rate, time.monotonic),
-        rules=rules,
-        threads=resources.disk,
-        sink=sink,
-        clock=time.monotonic,
-    )
-    means = Means(
-        host=resources.host,
-        gates=Gates(time.monotonic),
-        policy=_policy_of(settings),
-        rng=random.Random(),  # noqa: S311 - jitter, not secrets
-        relink=Links(resources.api, history, resources.manifest).relink,
-        lines=Lines(settings.concurrency, settings.connections),
-        check_duration=settings.check_duration,
-    )
-    desk = Desk(
-        manifest=resources.manifest,
-        eye=eye,
-        parts=eye.parts,
-        space=space,
-        group_thread=resources.seal,
-        fsync_threads=resources.fsync,
-        sink=sink,
-        account=account,
-        clock=time.monotonic,
-        now=lambda: datetime.now(UTC),
-        on_done=_nothing_more,
-    )
-    plant = Plant(
-        manifest=resources.manifest,
-        eye=eye,
-        kit=kit,
-        means=means,
-        desk=desk,
-        budget=Budget(settings.max_downloads),
-        rules=rules,
-        account=account,
-        sink=sink,
-        threads=resources.disk,
-        clock=time.monotonic,
-        workers=settings.concurrency,
-        run_base=run_base,
-    )
-    return Run(
-        settings=settings,
-        sink=sink,
-        destination=destination,
-        manifest=resources.manifest,
-        api=resources.api,
-        history=history,
-        plant=plant,
-        pipeline=Pipeline(plant),
-        parts=eye.parts,
-        places=eye.places,
-        space=space,
-        account=account,
-        rules=rules,
-        run_base=run_base,
-    )
 
 
 async def _nothing_more(done: Done) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
+from fetcher import __version__
 from fetcher.address import Address, follow, parse_url
 from fetcher.answers import events_of, read_page, refusal
 from fetcher.body import Body, hang_up
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from fetcher.models import JobId
 
+AGENT = f"fetcher/{__version__}"
 _MOST_REDIRECTS_API = 5
 _MOST_REDIRECTS_HOST = 10
 _EVENT_STREAM = "text/event-stream"

@@ -192,12 +192,12 @@ async def _backfill(run: Run) -> None:
     failure: ApiError | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            serving = group.create_task(run.pipeline.serve())
+            serving = group.create_task(run.downloads.serve())
             try:
                 await run.list_all()
             except ApiError as error:
                 failure = error
-            run.pipeline.close()
+            run.downloads.close()
             await serving
     except BaseExceptionGroup as errors:
         raise first_cause(errors) from None

@@ -117,6 +117,35 @@ class RunCompleted(Event):
     exit_code: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyProgress(Event):
+    """Files are being checked: absolute figures, a few times a second."""
+
+    name: ClassVar[str] = "verify.progress"
+    public: ClassVar[bool] = False
+    files_done: int
+    files_total: int
+    bytes_done: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyCompleted(Event):
+    """The files were checked: `files` = `intact` + `missing` + `damaged` + `foreign`.
+
+    `repaired` of those that were not intact are whole again.
+    """
+
+    name: ClassVar[str] = "verify.completed"
+    files: int = 0
+    intact: int = 0
+    missing: int = 0
+    damaged: int = 0
+    foreign: int = 0
+    repaired: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
 # ---- one job -----------------------------------------------------------------------------
 
 
@@ -255,6 +284,19 @@ class DownloadCancelled(FileEvent):
 
     name: ClassVar[str] = "download.cancelled"
     bytes_done: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDamaged(FileEvent):
+    """`verify` found that a file is not what the manifest says.
+
+    `problem`: `missing`, `damaged` (another size or digest), or `foreign` (a folder, a link).
+    """
+
+    name: ClassVar[str] = "verify.damaged"
+    path: str
+    problem: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ class Finisher:
             [path] = await desk.manifest.do(Store.claim, [(one.entry.seq, [candidate])])
             if path is None:
                 continue
-            again = replace(sealable, path=path, is_durable=True)
+            again = replace(sealable, path=path, is_durable=True, may_replace=False)
             [trouble] = await run(
                 desk.group_thread, seal, [again], desk.eye.places, desk.space, desk.fsync_threads
             )
@@ -246,4 +246,5 @@ def _sealable(one: Ready, path: str, parts: Parts) -> Sealable:
         mtime_ns=None if updated_at is None else mtime_ns(updated_at),
         sha256=what.sha256,
         bytes_stored=what.bytes_stored,
+        may_replace=one.entry.sha256 is not None and path == one.entry.path,
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fetcher.finish import Done
     from fetcher.settings import Settings
 
-_PLACEHOLDER = re.compile(r"\{(" + "|".join(EXEC_PLACEHOLDERS) + r")\}")
+_PLACEHOLDER = re.compile(r"(?<!\$)\{(" + "|".join(EXEC_PLACEHOLDERS) + r")\}")
 # Variables that hold the key or say where it is, and the one that is taken for it.
 _OF_THE_KEY = frozenset(
     {

@@ -9,6 +9,7 @@ from fetcher.manifest.store import Store
 from fetcher.models import Variant
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     from fetcher.history import History
@@ -31,14 +32,16 @@ class Links:
         self._history = history
         self._manifest = manifest
 
-    async def relink(self, entry: Entry, refused: str) -> str | None:
-        """Return a link other than the refused one, None where the service has none.
+    async def relink(self, entry: Entry, refused: Sequence[str]) -> str | None:
+        """Return a link other than the refused ones, None where the service has none.
 
-        Raises KeyRefusedError, ApiError.
+        The list alone is asked where a second link, which the replay gave, was refused as
+        well. Raises KeyRefusedError, ApiError.
         """
-        for source in (self._from_replay, self._from_list):
+        sources = (self._from_replay, self._from_list)
+        for source in sources if len(refused) == 1 else sources[1:]:
             url = await source(entry)
-            if url is not None and url != refused:
+            if url is not None and url not in refused:
                 await self._manifest.do(Store.set_url, entry.seq, entry.variant, url)
                 return url
         return None

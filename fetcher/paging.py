@@ -4,17 +4,23 @@ The list is newest first and read by offset, so a record deleted meanwhile moves
 toward the start, where the next offset would miss them; an inserted one moves them away,
 where they are only seen twice. Rules of the walk:
 
-    a page follows another      it begins a few records before the other's end; if none of
-                                its records was seen, something was deleted: step back and
-                                read again until pages touch
-    a page is shorter than asked   the end, or a server that caps pages: ask right behind it
-    that is not empty           a cap: what came so far is the server's page size
-    that is empty               read the last few records once more; as they were: the end,
+    a page follows another      it begins a few records before the other's end, and its
+                                first record must have been seen; if it was not, something
+                                was deleted: step back and read again until pages touch
+    elements without an id      hide what a page begins with: share so many more of them
+    nothing can be shared       (pages of one record, or hardly an id in them) look once
+                                more at the page before: has it moved?
+    a page is shorter than asked,  the end, or a server that caps pages: ask right behind it
+    or reaches no further
+    that is something new       a cap: what came so far is the server's page size
+    that is nothing new         read the last few records once more; as they were: the end,
                                 otherwise go on from there (a deletion between the two
                                 requests, or an empty answer that was no end)
+    a page is the first again   ask far behind every end: an answer that is not empty means
+                                that the server ignores `offset`
 
 What a server documents about page sizes or totals is never relied on: the walk advances by
-what came. A server that ignores `offset` is noticed by its repeating itself.
+what came.
 """
 
 from __future__ import annotations
@@ -33,14 +39,20 @@ if TYPE_CHECKING:
 
 _OVERLAP = 5  # records that two pages share: so many deletions between two requests are free
 _REMEMBERED_PAGES = 8
-_MOST_STEPS_BACK = 40
-_MOST_REPEATS = 3
+_REMEMBERED_IDS = 2_000  # at least, however small the pages are
+_MOST_GAPS = 40  # in a row: a list that changes faster than it can be read
+_MOST_RECHECKS = 100  # ends that were none after all
+_FAR = 1_000_000  # records behind the last one that was seen
 
 
 class _Mode(Enum):
     PAGE = auto()  # a page that must touch what was seen
+    WIDER = auto()  # the same with a larger overlap: some elements have no id to touch by
+    LINK = auto()  # the page before one that shares nothing readable with it
+    BACK = auto()  # after a gap: some page that touches what was seen
     BEYOND = auto()  # right behind a short page: is there more?
-    RECHECK = auto()  # the last records again, after nothing came from beyond
+    RECHECK = auto()  # the last records again, after nothing new came from beyond
+    PROBE = auto()  # far behind the end: does the server read `offset` at all?
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +63,43 @@ class Request:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A page where it was asked for; `count` includes elements without a readable id."""
+
+    offset: int
+    ids: tuple[JobId, ...]
+    count: int
+
+    @property
+    def end(self) -> int:
+        """Return the offset just behind the page."""
+        return self.offset + self.count
+
+    @property
+    def blank(self) -> int:
+        """Return how many elements have no readable id."""
+        return self.count - len(self.ids)
+
+
 class Walk:
     """The walk through one whole list: ask for `next`, give the answer to `feed`."""
 
     def __init__(self, page_size: int) -> None:
         self._limit = page_size
         self._full = page_size  # a page of so many is no sign of the end
+        self._reach = 0  # just behind whatever was seen without a gap
+        self._farthest = 0  # the largest `_reach` so far
+        self._largest = 0  # elements of the largest page so far
         self._mode = _Mode.PAGE
         self._offset = 0
-        self._end = 0  # just behind the last record that was reached
-        self._last_count = 0
-        self._blind = False  # the last page had not one readable id
-        self._recent: deque[frozenset[JobId]] = deque(maxlen=_REMEMBERED_PAGES)
-        self._first: tuple[JobId, ...] = ()
-        self._repeats = 0
-        self._steps_back = 0
+        self._first = self._last = self._held = _Answer(0, (), 0)
+        self._recent: deque[frozenset[JobId]] = deque()
+        self._recent_ids = 0
+        self._was_empty = False  # the answer from beyond
+        self._reads_offset = False  # the server is known to
+        self._gaps = 0
+        self._rechecks = 0
         self.finished = False
 
     @property
@@ -77,74 +111,179 @@ class Walk:
         """Take the answer to `next`: ids in order, and how many elements there were.
 
         `count` includes elements without a readable id. Raises ApiError when the list
-        contradicts itself again and again.
+        contradicts itself again and again, and when the server ignores `offset` and may
+        hold more than the one page that it gives.
         """
+        answer = _Answer(self._offset, tuple(ids), count)
         match self._mode:
             case _Mode.BEYOND:
-                self._feed_beyond(count)
-            case _Mode.RECHECK if count == self._shared and self._seen(ids):
-                self.finished = True
-            case _Mode.PAGE | _Mode.RECHECK:
-                self._feed_page(tuple(ids), count)
+                self._feed_beyond(answer)
+            case _Mode.RECHECK:
+                self._feed_recheck(answer)
+            case _Mode.LINK:
+                self._feed_link(answer)
+            case _Mode.PROBE:
+                self._feed_probe(answer)
+            case _Mode.PAGE | _Mode.WIDER | _Mode.BACK:
+                self._feed_page(answer)
+        self._largest = max(self._largest, count)
 
-    def _feed_page(self, ids: tuple[JobId, ...], count: int) -> None:
-        if self._repeats_itself(ids):
+    # ---- the modes ----
+
+    def _feed_page(self, page: _Answer) -> None:
+        if page.offset == 0:
+            self._feed_start(page)
+        elif page.ids and page.ids == self._first.ids and not self._reads_offset:
+            self._go(_Mode.PROBE, max(page.end, self._last.end) + _FAR)
+        elif not page.count and page.offset >= self._reach:
+            self._feed_beyond(page)
+        elif self._mode is _Mode.BACK and self._all_seen(page) and self._ends_there(page):
+            self.finished = True  # it shrinks faster than its end could be looked at again
+        elif self._touches(page):
+            self._accept(page)
+        else:
+            self._feed_apart(page)
+
+    def _feed_apart(self, page: _Answer) -> None:
+        """Take a page that does not begin with what was seen: a gap, or it cannot show it."""
+        overlap = self._last.end - page.offset
+        if not page.count or self._mode is _Mode.BACK or overlap > self._last.blank:
+            self._step_back(page)
+        elif self._wide() > overlap:
+            self._go(_Mode.WIDER, self._last.end - self._wide())
+        elif self._last.ids:
+            self._held = page
+            self._go(_Mode.LINK, self._last.offset)
+        else:
+            self._accept(page)  # nothing was readable there
+
+    def _feed_start(self, page: _Answer) -> None:
+        if page.count:
+            self._first = page
+            self._accept(page)
+        elif self._last.count:
+            raise ApiError("The history became empty while it was read; nothing was forgotten")
+        else:
+            self.finished = True  # its caller knows whether that can be
+
+    def _feed_link(self, again: _Answer) -> None:
+        """Take the last page again: unless it moved toward the start, the held one follows it."""
+        is_newer = self._touches(again) and again.ids[0] not in self._last.ids
+        if is_newer or self._last.ids[0] in again.ids:
+            self._accept(self._held)
+        else:
+            self._step_back(again)
+
+    def _feed_beyond(self, page: _Answer) -> None:
+        were_moved = page.end > self._farthest and self._all_seen(page)  # by new ones
+        if page.count and not were_moved:
+            self._full = min(self._full, self._last.count)
+            self._go_on()
+        else:
+            self._was_empty = not page.count
+            self._go(_Mode.RECHECK, page.end - self._shared_at_end)
+
+    def _feed_recheck(self, page: _Answer) -> None:
+        is_illegible = not page.ids and self._shared_at_end <= self._last.blank
+        is_known = self._all_seen(page) or is_illegible
+        is_as_before = self._was_empty and page.count == self._shared_at_end
+        if is_known and (is_as_before or self._ends_there(page)):
             self.finished = True
             return
-        if not count and self._offset == 0:
-            self.finished = True  # an empty list; its caller knows whether that can be
-            return
-        if not count or not self._touches(ids):
-            self._step_back()
-            return
-        self._steps_back = 0
-        self._recent.append(frozenset(ids))
-        self._end = self._offset + count
-        self._last_count = count
-        self._blind = not ids
-        if not self._first:
-            self._first = ids
-        if count < self._full:
-            self._go(_Mode.BEYOND, self._end)
+        self._rechecks += 1
+        if not self._was_empty and not self._all_seen(page):
+            self._full = min(self._full, self._last.count)
+        if self._rechecks > _MOST_RECHECKS:
+            raise ApiError("The history has no end: it changes whenever that is looked at")
+        self._mode = _Mode.BACK
+        self._feed_page(page)
+
+    def _feed_probe(self, page: _Answer) -> None:
+        if not page.count:
+            self._reads_offset = True
+            self._go_on()
+        elif self._first.count < self._limit:
+            self.finished = True  # that one page is all there is
         else:
-            self._go(_Mode.PAGE, self._end - min(_OVERLAP, count // 2))
+            raise ApiError(
+                "The API answers every page of the history with the first one; a larger "
+                "--page-size may show the rest"
+            )
 
-    @property
-    def _shared(self) -> int:
-        """Return how many of the last records are read again to see that nothing moved."""
-        return max(1, min(_OVERLAP, self._last_count // 2))
+    # ---- going on ----
 
-    def _seen(self, ids: Sequence[JobId]) -> bool:
-        return all(any(job_id in page for page in self._recent) for job_id in ids)
-
-    def _feed_beyond(self, count: int) -> None:
-        if count:
-            self._full = min(self._full, self._last_count)
-            self._go(_Mode.PAGE, self._end - min(_OVERLAP, self._last_count // 2))
+    def _accept(self, page: _Answer) -> None:
+        """Go on behind a page that nothing can have slipped in front of."""
+        went_back = self._mode is _Mode.BACK
+        is_further = went_back or page.end > self._reach
+        if not went_back:
+            self._gaps = 0
+        self._remember(page.ids)
+        self._last = page
+        self._reach = page.end if is_further else self._reach
+        self._farthest = max(self._farthest, self._reach)
+        if page.count < self._full or not is_further:
+            self._go(_Mode.BEYOND, self._reach)
         else:
-            self._go(_Mode.RECHECK, self._end - self._shared)
+            self._go_on(after_gap=went_back)
 
-    def _touches(self, ids: tuple[JobId, ...]) -> bool:
-        """Return whether nothing can have slipped between this page and what was seen."""
-        if self._offset == 0 or self._last_count == 1 or self._blind:
-            return True
-        return not ids or any(job_id in page for page in self._recent for job_id in ids)
+    def _go_on(self, *, after_gap: bool = False) -> None:
+        """Ask for the next page, after a gap with an overlap that bridges the like of it."""
+        half = self._last.count // 2
+        overlap = half if after_gap else min(_OVERLAP, half)
+        self._go(_Mode.PAGE, self._last.end - overlap)
 
-    def _step_back(self) -> None:
-        self._steps_back += 1
-        if self._steps_back > _MOST_STEPS_BACK:
+    def _step_back(self, page: _Answer) -> None:
+        """Read the last page again, then go back in steps that double, to the start if need be.
+
+        Raises ApiError after too many gaps without a page that touched.
+        """
+        if self._mode in {_Mode.BACK, _Mode.LINK}:
+            step = max(1, self._last.end - page.offset) * 2
+        else:
+            step = max(1, self._last.count)
+        if self._mode is not _Mode.BACK:
+            self._gaps += 1
+        if self._gaps > _MOST_GAPS:
             raise ApiError("The history contradicts itself from one page to the next")
-        width = max(self._last_count, 1) * 2 ** min(self._steps_back - 1, 20)
-        self._go(_Mode.PAGE, max(0, self._offset - width))
-
-    def _repeats_itself(self, ids: tuple[JobId, ...]) -> bool:
-        """Return whether the server keeps sending its first page whatever is asked."""
-        if not ids or self._offset == 0 or ids != self._first:
-            self._repeats = 0
-            return False
-        self._repeats += 1
-        return self._repeats >= _MOST_REPEATS
+        self._go(_Mode.BACK, max(0, self._last.end - step))
 
     def _go(self, mode: _Mode, offset: int) -> None:
         self._mode = mode
         self._offset = offset
+
+    # ---- what is known ----
+
+    def _touches(self, page: _Answer) -> bool:
+        """Return whether the page begins with what was seen."""
+        return bool(page.ids) and self._seen(page.ids[0])
+
+    def _all_seen(self, page: _Answer) -> bool:
+        return bool(page.ids) and all(map(self._seen, page.ids))
+
+    def _wide(self) -> int:
+        """Return an overlap that shares readable records, but no more than half of the page."""
+        half = (self._last.count + 1) // 2
+        return min(_OVERLAP + self._last.blank, half, self._last.count - 1)
+
+    @property
+    def _shared_at_end(self) -> int:
+        """Return how many of the last records are read again to see that nothing moved."""
+        return max(1, self._wide())
+
+    def _ends_there(self, page: _Answer) -> bool:
+        """Return whether the page is shorter than what this server gives where there is more."""
+        gives_even_pages = self._full in {self._limit, self._largest}
+        return gives_even_pages and 0 < page.count < self._largest
+
+    def _seen(self, job_id: JobId) -> bool:
+        return any(job_id in ids for ids in self._recent)
+
+    def _remember(self, ids: Sequence[JobId]) -> None:
+        self._recent.append(frozenset(ids))
+        self._recent_ids += len(self._recent[-1])
+        while (
+            len(self._recent) > _REMEMBERED_PAGES
+            and self._recent_ids - len(self._recent[0]) >= _REMEMBERED_IDS
+        ):
+            self._recent_ids -= len(self._recent.popleft())

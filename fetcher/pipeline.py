@@ -155,10 +155,11 @@ class Pipeline:
         plant = self._plant
         while True:
             self._more.clear()
+            closing = self._closing  # before the look: what was queued until then is seen
             batch = await plant.manifest.do(Store.take, self._cursor, _BATCH)
             if not batch:
                 self._note_idle()
-                if self._closing:
+                if closing:
                     return
                 await self._more.wait()
                 continue
@@ -199,7 +200,7 @@ class Pipeline:
         key = part_key(entry.job.id, entry.variant)
         if decision.action is Action.ADOPT and task.local.found is not None:
             adoptable = await run(plant.threads, plant.eye.adopt, task.local.found)
-            if adoptable is not None:
+            if adoptable is not None and entry.sha256 in {None, adoptable.sha256}:
                 await self._finisher.put(Ready(entry, key, adoptable, began_s))
                 return
         if not await plant.budget.reserve():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str], None]
 
-_LONGEST_LINE_BYTES = 4096  # beyond it a line is told in pieces
+_LONGEST_LINE = 4096  # beyond it a line is told in pieces
 _MOST_LINES = 1000  # of one command; a flood would leave the run no time for downloads
 _LAST_WORDS_S = 0.5  # for output that is still in the pipe when the command has ended
 # Between asking a command to end (SIGTERM) and ending it (SIGKILL): one that took too long,
@@ -161,13 +161,11 @@ class _Lines(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Tell the whole lines; keep the beginning of one."""
         self._kept += data
-        *whole, rest = self._kept.split(b"\n")
+        *whole, self._kept = self._kept.split(b"\n")
         for line in whole:
             self._line(line)
-        while len(rest) > _LONGEST_LINE_BYTES:
-            self._line(rest[:_LONGEST_LINE_BYTES])
-            del rest[:_LONGEST_LINE_BYTES]
-        self._kept = rest
+        if len(self._kept) > _LONGEST_LINE:
+            self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own
         """Note that nothing more will come."""
@@ -180,9 +178,11 @@ class _Lines(asyncio.Protocol):
             self._line(self._kept)
             self._kept = bytearray()
 
-    def _line(self, line: bytes | bytearray) -> None:
-        self._told += 1
-        if self._told <= _MOST_LINES:
-            self._tell(line.rstrip(b"\r").decode("utf-8", "replace"))
-        elif self._told == _MOST_LINES + 1:
-            self._tell("(what else this command writes is not shown)")
+    def _line(self, line: bytearray) -> None:
+        text = line.rstrip(b"\r").decode("utf-8", "replace")
+        for start in range(0, len(text) or 1, _LONGEST_LINE):
+            self._told += 1
+            if self._told <= _MOST_LINES:
+                self._tell(text[start : start + _LONGEST_LINE])
+            elif self._told == _MOST_LINES + 1:
+                self._tell("(what else this command writes is not shown)")

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
             """Return status and header fields."""
             ...
 
+        @property
+        def final_url(self) -> str:
+            """Return where it came from, behind whatever redirects."""
+            ...
+
         async def chunk(self, max_bytes: int = ...) -> bytes | memoryview:
             """Return the next bytes, b"" at the end; valid until the next call."""
             ...
@@ -199,12 +204,12 @@ class _Receiver:
         while data := await self.body.chunk(limiter.slice_bytes(pace.chunk_bytes)):
             pace.took(len(data))
             self.file.bytes_fetched += len(data)
+            await limiter.take(len(data))  # before they are handed on: nobody may ask for more
             if decoder is None:
                 yield data
             else:
                 for plain in decoder.feed(bytes(data)):
                     yield plain
-            await limiter.take(len(data))
         if decoder is not None:
             decoder.finish()
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fetcher.account import Account, Class
+from fetcher.account import Class
 from fetcher.events import (
     JobFailed,
     JobPending,
@@ -20,52 +19,45 @@ from fetcher.events import (
     QueueGrew,
     RecordInvalid,
     RunCompleted,
-    Sink,
 )
 from fetcher.manifest.store import Intake, Store
 from fetcher.models import State
-from fetcher.pipeline import Pipeline, Plant
 
 if TYPE_CHECKING:
-    from fetcher.client import Api
     from fetcher.destination import Destination
-    from fetcher.files.parts import Parts
-    from fetcher.files.places import Places
-    from fetcher.files.space import Space
-    from fetcher.filters import Rules
-    from fetcher.history import History
-    from fetcher.manifest.manifest import Manifest
+    from fetcher.downloads import Downloads, Ingredients
     from fetcher.manifest.store import Absorbed, Listed
-    from fetcher.settings import Settings
     from fetcher.wire import Page
+
 
 _OPEN = {"listing_open": "1"}  # new jobs are recorded and older ones may not be yet
 _MOST_REPORTED = 10_000  # bad records that are told of in one run
 
 
-@dataclass(slots=True)
 class Run:
-    """Everything a run holds open."""
+    """Everything a run holds open, and its account."""
 
-    settings: Settings
-    sink: Sink
-    destination: Destination
-    manifest: Manifest
-    api: Api
-    history: History
-    plant: Plant
-    pipeline: Pipeline
-    parts: Parts
-    places: Places
-    space: Space
-    account: Account
-    rules: Rules
-    run_base: int
-    began_s: float = field(default_factory=time.monotonic)
-    _reported: set[str] = field(default_factory=set)
+    def __init__(
+        self, destination: Destination, ingredients: Ingredients, downloads: Downloads
+    ) -> None:
+        self.destination = destination
+        self.downloads = downloads
+        self.settings = ingredients.settings
+        self.sink = ingredients.sink
+        self.manifest = ingredients.manifest
+        self.api = ingredients.api
+        self.history = ingredients.history
+        self.parts = ingredients.eye.parts
+        self.places = ingredients.eye.places
+        self.space = ingredients.space
+        self.account = ingredients.account
+        self.rules = ingredients.rules
+        self.run_base = ingredients.run_base
+        self.began_s = time.monotonic()
+        self._reported: set[str] = set()
 
     async def absorb(self, page: Page, *, retry_base: int) -> Absorbed:
-        """Record one page, count it, tell of it, and wake the pipeline for what it queued."""
+        """Record one page, count it, tell of it, and wake the downloads for what it queued."""
         for bad in page.invalid:
             self._report(bad.reason, bad.id, bad.file_name)
         intake = Intake(self.rules, self.settings.originals, self.run_base, retry_base)
@@ -77,7 +69,7 @@ class Run:
             self._tell(listed, first=first)
         if absorbed.queued:
             self.sink(QueueGrew(absorbed.queued))
-            self.pipeline.wake()
+            self.downloads.wake()
         self.sink(ListingProgress(self.account.records))
         return absorbed
 
@@ -132,12 +124,7 @@ class Run:
         left = await self.manifest.do(Store.requeue, self.run_base)
         if left:
             self.sink(QueueGrew(left))
-            self.pipeline.wake()
-
-    def renew_pipeline(self) -> None:
-        """Begin downloading anew after the pipeline ended with an error."""
-        self.pipeline = Pipeline(self.plant)
-        self.pipeline.wake()
+            self.downloads.wake()
 
     async def completed(self, exit_code: int) -> RunCompleted:
         """Return the final event: the account, which adds up."""

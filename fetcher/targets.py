@@ -52,7 +52,8 @@ RUN_FACTS = (
     "exit_code",
 )
 
-_PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}", re.IGNORECASE)
+# `${name}` is a shell's, for commands such as sh -c '...'.
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([a-z_][a-z0-9_]*)\}", re.IGNORECASE)
 
 
 def _split_url(value: object) -> SplitResult:
@@ -129,7 +130,8 @@ def parse_run_command(value: object) -> str:
 def parse_file_command(value: object) -> str:
     """Return a command for each file: its `{words}` are among EXEC_PLACEHOLDERS.
 
-    Braces around anything but one word (`{}`, `{print $1}`) are the command's own.
+    Braces around anything but one word (`{}`, `{print $1}`) or behind a `$` are the
+    command's own.
     Raises ValueError.
     """
     text = parse_run_command(value)

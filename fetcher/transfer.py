@@ -38,13 +38,13 @@ from fetcher.ranges import (
     resume,
 )
 from fetcher.receive import MoreToComeError, TooLargeError, receive
-from fetcher.retry import GiveUp, Policy, decide, parse_retry_after
+from fetcher.retry import GiveUp, Policy, Wait, decide, parse_retry_after
 from fetcher.splitting import Lines, Splitter, join, recover
 from fetcher.threads import run
 from fetcher.underway import Kit, Underway
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
     from fetcher.files.parts import Part
@@ -55,13 +55,14 @@ if TYPE_CHECKING:
 
 REFUSED_LINK = frozenset({401, 403, 404, 410})
 _PRESSED = frozenset({429, 503})
+_LINK_SOURCES = 2  # the replay and the list
 
 
 @dataclass(slots=True)
 class Means:
     """How transfers reach hosts and what they do about trouble.
 
-    `relink` returns a fresh link in place of a refused one, None where there is none.
+    `relink` returns a fresh link in place of those refused, None where there is none.
     `check_duration` is `warn`, `fail` or `off`.
     """
 
@@ -69,7 +70,7 @@ class Means:
     gates: Gates
     policy: Policy
     rng: Random
-    relink: Callable[[Entry, str], Awaitable[str | None]]
+    relink: Callable[[Entry, Sequence[str]], Awaitable[str | None]]
     lines: Lines
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     check_duration: str = "warn"
@@ -116,10 +117,12 @@ class Transfer:
         self._means = means
         self._file = Underway(entry, key, kit, part_on_disk=has_part)
         self._url = entry.job.url(entry.variant) or ""
+        self._answered_by = ""  # the host, behind whatever redirects
         self._attempts = 0
         self._failures = 0  # since bytes last arrived that were never here before
         self._best_bytes = 0
-        self._relinked_at_bytes = -1
+        self._refused: list[str] = []  # links, since bytes last arrived
+        self._refused_at_bytes = 0
 
     @property
     def started(self) -> bool:
@@ -189,6 +192,7 @@ class Transfer:
     async def _ask(self, want: Want) -> bool:
         """Ask for `want` and take the answer in; False where it must be asked afresh."""
         async with self._means.host.open(self._url, request_headers(want)) as body:
+            self._answered_by = host_of(body.final_url)
             _refuse_status(body.head, self._url)
             verdict = judge(want, body.head)
             match verdict:
@@ -215,10 +219,10 @@ class Transfer:
         self._note_progress()
         self._failures += 1
         decision = decide(error, self._failures, policy=self._means.policy, rng=self._means.rng)
+        if isinstance(error, StatusError) and error.status in _PRESSED:
+            self._hold_back(error, decision)
         if isinstance(decision, GiveUp):
             return self._give_up(decision.reason)
-        if isinstance(error, StatusError) and error.status in _PRESSED:
-            self._means.gates.hold(host_of(self._url), decision.delay_s)
         job = self._entry.job
         self._kit.sink(
             DownloadRetrying(
@@ -233,13 +237,30 @@ class Transfer:
         await self._means.sleep(decision.delay_s)
         return None
 
+    def _hold_back(self, error: StatusError, decision: Wait | GiveUp) -> None:
+        """Let nobody talk to a host that asked for a pause, nor to the one that led there.
+
+        Also where this file is given up; but not where it is for a pause that is too long
+        to be obeyed: such a one may be of this file alone.
+        """
+        delay_s = error.retry_after_s or 0.0
+        if isinstance(decision, Wait):
+            delay_s = decision.delay_s
+        elif delay_s > self._means.policy.longest_retry_after_s:
+            return
+        for host in {host_of(self._url), self._answered_by}:
+            self._means.gates.hold(host, delay_s)
+
     async def _relink(self, error: StatusError) -> Outcome | None:
-        """Go on with a fresh link, once for each stretch of bytes that a link brought."""
-        if self._relinked_at_bytes >= self._file.bytes_done:
-            return self._give_up(f"{error}; a fresh link was refused as well")
-        self._relinked_at_bytes = self._file.bytes_done
+        """Go on with a fresh link; its sources are asked anew after every stretch of bytes."""
+        if self._file.bytes_done > self._refused_at_bytes:
+            self._refused.clear()
+        self._refused_at_bytes = self._file.bytes_done
+        self._refused.append(self._url)
+        if len(self._refused) > _LINK_SOURCES:
+            return self._give_up(f"{error}; fresh links were refused as well")
         try:
-            url = await self._means.relink(self._entry, self._url)
+            url = await self._means.relink(self._entry, self._refused)
         except FetcherError as trouble:
             return self._give_up(f"{error}; no fresh link could be had: {trouble}")
         if url is None:

@@ -83,7 +83,7 @@ class Watch:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(helper) for helper in helpers]
                 await self._poll_on()
-                self._run.pipeline.close()
+                self._run.downloads.close()
                 await tasks[0]
                 for task in tasks:
                     task.cancel()
@@ -190,7 +190,7 @@ class Watch:
         if self._failures or not self._polled_once:
             return False
         await self._refresh_waiting()
-        return not self._waiting and self._run.pipeline.is_idle
+        return not self._waiting and self._run.downloads.is_idle
 
     # ---- pending jobs ----
 
@@ -213,16 +213,16 @@ class Watch:
         if listed is not None and listed.after in TODO:
             run.account.listed(listed.seq, listed.before, listed.after)
             run.sink(QueueGrew(1))
-            run.pipeline.wake()
+            run.downloads.wake()
 
     # ---- beside the polls ----
 
     async def _download(self) -> None:
-        """Keep the pipeline going; a disk that is full pauses it."""
+        """Keep the downloads going; a disk that is full pauses them."""
         run = self._run
         while True:
             try:
-                await run.pipeline.serve()
+                await run.downloads.serve()
             except BaseExceptionGroup as errors:
                 cause = first_cause(errors)
                 if isinstance(cause, ManifestError) or not isinstance(cause, StorageError):
@@ -232,7 +232,6 @@ class Watch:
                 self._last_error = str(cause)
                 run.sink(Notice("ERROR", f"{cause} Downloading waits until there is room."))
                 await self._wait_for_room()
-                run.renew_pipeline()
             else:
                 return
 
@@ -254,7 +253,7 @@ class Watch:
                 ticket = await run.manifest.do(Store.sync_tickets)
                 if ticket != newest:
                     newest = ticket
-                    run.pipeline.wake()
+                    run.downloads.wake()
                 if run.settings.live and self._polled_once:
                     await self._refresh_waiting()
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fetcher.engine import Fetcher
 from fetcher.events import (
-    DownloadAdopted,
     DownloadCancelled,
     DownloadCompleted,
     DownloadFailed,
@@ -256,5 +255,5 @@ class Host:
 async def eventually(fact: Callable[[], bool], *, within_s: float = 10.0) -> None:
     """Return once `fact` is true; raises TimeoutError after `within_s`."""
     async with asyncio.timeout(within_s):
-        while not fact():
+        while not fact():  # noqa: ASYNC110 - what is waited for is foreign to the loop
             await asyncio.sleep(0.005)

@@ -9,7 +9,7 @@ from raw_server import RawServer
 from support import Host, Reply, check_mirror, files, honest, run, song
 
 from fetcher.events import DownloadRetrying
-from fetcher.simulator import OMIT, Fault, Simulator
+from fetcher.simulator import OMIT, Fault, SimRequest, Simulator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,14 +22,10 @@ async def test_a_refused_link_is_replaced_by_a_fresh_one(
     status: int, tmp_path: Path, sim: Simulator
 ) -> None:
     job = sim.add_job()
-    sim.faults.add(Fault("audio", status=status))
+    sim.override(job, audio_url=f"{sim.host_url}/audio/{job}/old.wav?signature=old")
+    sim.faults.add(Fault("audio", status=status, when=lambda r: "/old.wav" in r.target))
     ran = await run(sim.api_url, tmp_path, retries=0)
-    # The simulator signs a link anew only when time moves on: here the old one is given again.
-    assert ran.exit_code == 1
-    sim.faults.clear()
-    sim.expire_links(job)
-    again = await run(sim.api_url, tmp_path, retries=0)
-    assert again.exit_code == 0
+    assert (ran.exit_code, ran.reasons, ran.retried) == (0, [], [])
     check_mirror(sim, tmp_path)
 
 
@@ -37,7 +33,6 @@ async def test_a_link_that_expires_between_list_and_download_is_replaced_from_th
     tmp_path: Path, sim: Simulator
 ) -> None:
     jobs = sim.add_jobs(3)
-    sim.on_list = lambda number: None
     stale = {job: sim.url(job) for job in jobs}
     sim.expire_links()
     for job in jobs:
@@ -66,9 +61,7 @@ async def test_a_replay_that_fails_leaves_the_list(tmp_path: Path, sim: Simulato
     check_mirror(sim, tmp_path)
 
 
-async def test_a_stale_link_from_the_replay_leaves_the_list(
-    tmp_path: Path, sim: Simulator
-) -> None:
+async def test_a_stale_link_from_the_replay_leaves_the_list(tmp_path: Path, sim: Simulator) -> None:
     """The stream may replay a link as old as the refused one, while the list signs anew."""
     other = Host([lambda _: Reply("403 Forbidden", {"Content-Length": "0"})])
     async with RawServer(other) as raw:
@@ -102,13 +95,16 @@ async def test_a_transfer_goes_on_from_the_same_byte_under_a_fresh_link(
     tmp_path: Path, sim: Simulator
 ) -> None:
     job = sim.add_job(size_bytes=90_000)
+
+    def sign_anew(_: SimRequest) -> bool:
+        sim.expire_links(job)
+        return False
+
     sim.faults.add(
         Fault("audio", cut_after_bytes=30_000),
         Fault("audio", status=403, when=lambda r: r.range is not None),
+        Fault("progress", times=None, when=sign_anew),
     )
-    sim.on_list = lambda number: None
-    fresh = Fault("progress", times=None, when=lambda _: sim.expire_links(job) is not None)
-    sim.faults.add(fresh)  # each question for a fresh link makes the old ones invalid
     ran = await run(sim.api_url, tmp_path)
     assert (ran.exit_code, ran.reasons) == (0, [])
     check_mirror(sim, tmp_path)
@@ -120,19 +116,28 @@ async def test_a_link_may_expire_again_and_again_as_long_as_bytes_come(
     tmp_path: Path, sim: Simulator
 ) -> None:
     job = sim.add_job(size_bytes=100_000)
-    sim.faults.add(Fault("audio", times=4, cut_after_bytes=20_000))
+    refused: set[str] = set()
 
-    def expire(number: object) -> bool:
+    def is_first_with_this_range(request: SimRequest) -> bool:
+        is_first = request.range is not None and request.range not in refused
+        refused.add(request.range or "")
+        return is_first
+
+    def sign_anew(_: SimRequest) -> bool:
         sim.expire_links(job)
         return False
 
-    # Whenever the host has been asked, the link that was used is no longer right.
-    sim.faults.add(Fault("audio", times=None, when=lambda r: r.status == 200 and expire(r)))
-    ran = await run(sim.api_url, tmp_path, retries=0)
-    assert ran.exit_code in {0, 1}
-    again = await run(sim.api_url, tmp_path)
-    assert again.exit_code == 0
+    sim.faults.add(
+        Fault("audio", times=None, status=403, when=is_first_with_this_range),
+        Fault("audio", times=None, cut_after_bytes=20_000),
+        Fault("progress", times=None, when=sign_anew),
+    )
+    ran = await run(sim.api_url, tmp_path, retries=1)
+    assert (ran.exit_code, ran.reasons) == (0, [])
     check_mirror(sim, tmp_path)
+    asked = [f"bytes={at}-" for at in (20_000, 40_000, 60_000, 80_000) for _ in range(2)]
+    assert [r.range for r in sim.audio_requests()] == [None, *asked]
+    assert ran.final.bytes_fetched == 100_000
 
 
 async def test_a_part_belongs_to_the_job_and_not_to_its_link(
@@ -185,11 +190,13 @@ async def test_fresh_links_that_are_refused_as_well_give_the_file_up(tmp_path: P
 
 async def test_a_record_that_is_gone_gives_the_file_up(tmp_path: Path, sim: Simulator) -> None:
     keep, gone = sim.add_jobs(2)
-    sim.expire_links(gone)
-    sim.override(gone, audio_url=f"{sim.host_url}/audio/{gone}/old.wav?x=1")
-    sim.faults.add(
-        Fault("audio", job=gone, when=lambda _: sim.account.find(gone) and sim.delete(gone))
-    )
+    sim.override(gone, audio_url=f"{sim.host_url}/audio/{gone}/old.wav?signature=old")
+
+    def delete(_: SimRequest) -> bool:
+        sim.delete(gone)
+        return True
+
+    sim.faults.add(Fault("audio", job=gone, status=404, when=delete))
     ran = await run(sim.api_url, tmp_path)
     assert (ran.exit_code, ran.final.failed, ran.final.downloaded) == (1, 1, 1)
     assert list(files(tmp_path).values()) == [sim.content(keep)]
@@ -201,7 +208,7 @@ async def test_an_api_that_is_down_when_a_link_is_needed_fails_the_file_only(
     good, stale = sim.add_jobs(2)
     sim.override(stale, audio_url=f"{sim.host_url}/audio/{stale}/old.wav?x=1")
 
-    def api_goes_down(_: object) -> bool:
+    def api_goes_down(_: SimRequest) -> bool:
         sim.api_down = True
         return False
 

@@ -143,6 +143,17 @@ EVERYTHING: list[tuple[Event, int, str]] = [
         "filtered out: a (3f2a91bc): larger than 5 MB",
     ),
     (events.DownloadCancelled(ID, "a", CLEAN, 5), VERBOSE, "stopped at 5 B: a (3f2a91bc)"),
+    (
+        events.FileDamaged(ID, "a", CLEAN, "a/a.wav", "damaged", "9 bytes instead of 10"),
+        WARNING,
+        "damaged: a/a.wav: 9 bytes instead of 10",
+    ),
+    (events.VerifyProgress(1, 2, 3), DEBUG, ""),
+    (
+        events.VerifyCompleted(files=3, intact=1, missing=2, bytes=1_200_000, seconds=0.44),
+        VERBOSE,
+        "checked 3 files (1.2 MB in 0.4 s) = 1 as recorded + 2 missing",
+    ),
     (events.JobSettled(ID, "a"), DEBUG, "no longer followed: a (3f2a91bc)"),
     (DownloadProgress(ID, "a", CLEAN, 1, 2), DEBUG, ""),
     (

@@ -144,8 +144,9 @@ def _fresh_files(folder: Path, names: Iterable[str]) -> Iterator[dict[str, TextI
         folder.mkdir(parents=True, exist_ok=True)
         try:
             for name in names:
-                file = (folder / name).open("x", encoding="utf-8", errors="surrogateescape")
-                files[name] = stack.enter_context(file)
+                files[name] = stack.enter_context(
+                    (folder / name).open("x", encoding="utf-8", errors="surrogateescape")
+                )
             yield files
             for file in files.values():
                 file.flush()

@@ -69,6 +69,31 @@ def holder(folder: Path) -> dict[str, str] | None:
     return {str(k): str(v) for k, v in said.items()} if isinstance(said, dict) else None
 
 
+def present_holder(folder: Path) -> dict[str, str] | None:
+    """Return who holds that folder's lock now, None where nobody does.
+
+    A process of this machine that is gone is known without touching the lock, so that
+    asking often never comes in the way of a process that is just taking it.
+    """
+    who = holder(folder)
+    if who is None or _is_gone(who) or not is_held(folder):
+        return None
+    return who
+
+
+def _is_gone(who: dict[str, str]) -> bool:
+    pid = who.get("pid", "")
+    if who.get("host") != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 def _describe(folder: Path) -> str:
     who = holder(folder)
     if who is None:

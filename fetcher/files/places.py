@@ -76,10 +76,11 @@ class Places:
         """Return whether the path's folder, links resolved, is inside DIR."""
         return _is_inside((self.root / path).parent, self.root)
 
-    def put(self, source: Path, path: str) -> tuple[int, list[Path]]:
+    def put(self, source: Path, path: str, *, over_file: bool = False) -> tuple[int, list[Path]]:
         """Rename `source` to the relative path; return its folder (open) and the folders
         whose entries changed, DIR itself first where it is among them.
 
+        `over_file`: a regular file that stands there is ours and is replaced in one step.
         Raises TakenError where something stands there, PlaceError where the path leads out
         of DIR, StorageError for everything else.
         """
@@ -87,7 +88,10 @@ class Places:
         with explained(self.root / path):
             folder_fd, changed = self._open_folders(folders)
             try:
-                _rename_new(source, name, folder_fd)
+                if over_file:
+                    _rename_over(source, name, folder_fd)
+                else:
+                    _rename_new(source, name, folder_fd)
             except FileExistsError as error:
                 os.close(folder_fd)
                 raise TakenError(f"Something else stands at {path}") from error
@@ -173,6 +177,14 @@ def _rename_new(source: Path, name: str, folder_fd: int) -> None:
         os.rename(source, name, dst_dir_fd=folder_fd)
         return
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+def _rename_over(source: Path, name: str, folder_fd: int) -> None:
+    """Rename, replacing a regular file; FileExistsError where anything else stands there."""
+    found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    os.rename(source, name, dst_dir_fd=folder_fd)
 
 
 @cache

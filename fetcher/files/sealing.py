@@ -29,7 +29,8 @@ class Sealable:
     """A finished, proven file: `content` is a small one's bytes, or an open part.
 
     `part_path` is where its data is or will be before the rename; `path` is relative to
-    DIR; `mtime_ns` None leaves the time of writing.
+    DIR; `mtime_ns` None leaves the time of writing. `may_replace`: a file that stands at
+    the path is an older one of ours.
     """
 
     content: bytes | Part
@@ -39,6 +40,7 @@ class Sealable:
     sha256: str
     bytes_stored: int
     is_durable: bool = False
+    may_replace: bool = False
 
 
 def seal(
@@ -115,7 +117,7 @@ def _put(
     one: Sealable, places: Places, folders: dict[tuple[int, int], int], changed: set[Path]
 ) -> FetcherError | None:
     try:
-        fd, made_in = places.put(one.part_path, one.path)
+        fd, made_in = _place(one, places)
         if isinstance(one.content, Part):
             one.content.forget()
     except TakenError as error:
@@ -129,6 +131,15 @@ def _put(
     else:
         folders[stat.st_dev, stat.st_ino] = fd
     return None
+
+
+def _place(one: Sealable, places: Places) -> tuple[int, list[Path]]:
+    try:
+        return places.put(one.part_path, one.path)
+    except TakenError:
+        if not one.may_replace:
+            raise
+        return places.put(one.part_path, one.path, over_file=True)
 
 
 def _stands_already(one: Sealable, places: Places) -> bool:

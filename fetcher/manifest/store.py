@@ -26,7 +26,7 @@ from fetcher.plan import TODO, Known, classify
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -240,6 +240,50 @@ class Store:
             )
         return [job_id for _, job_id in chosen]
 
+    def reopen(self, jobs: Sequence[Job], seqs: Container[int]) -> list[int]:
+        """Queue files of these jobs that were complete once, to be fetched again; return them.
+
+        Only rows that are among `seqs`, with the link that the job brings. Path and digest
+        stay: they tell that what stands at the path was ours and may be replaced.
+        """
+        reopened: list[tuple[str | None, str | None, int, int]] = []
+        ids = [job.id for job in jobs]
+        with self._transaction() as db:
+            ticket = db.execute("SELECT coalesce(max(ticket), 0) FROM entry").fetchone()[0]
+            for variant in Variant:
+                known = schema.known(db, ids, variant)
+                for job in jobs:
+                    found = known.get(job.id)
+                    usable = job.status is Status.SUCCESS and job.url(variant) is not None
+                    if found is not None and found.seq in seqs and usable:
+                        ticket += 1
+                        urls = (job.audio_url, job.original_audio_url)
+                        reopened.append((*urls, ticket, found.seq))
+            db.executemany(
+                "UPDATE entry SET state = 'queued', attempts = 0, last_error = NULL, "
+                "audio_url = ?, original_audio_url = ?, ticket = ? WHERE seq = ?",
+                reopened,
+            )
+        self.last_ticket = max(self.last_ticket, ticket)
+        return [row[-1] for row in reopened]
+
+    def pick(self, seqs: Sequence[int]) -> list[Entry]:
+        """Return these rows, as far as they exist."""
+        with schema.translated(self.path):
+            rows = [
+                self._db.execute(
+                    f"SELECT {ENTRY_COLUMNS} FROM entry WHERE seq = ?", (seq,)
+                ).fetchone()
+                for seq in seqs
+            ]
+        return [to_entry(row) for row in rows if row is not None]
+
+    def unfinished(self) -> set[int]:
+        """Return the rows that are still to be fetched."""
+        with schema.translated(self.path):
+            rows = self._db.execute(f"SELECT seq FROM entry WHERE {_TODO_SQL}").fetchall()
+        return {seq for (seq,) in rows}
+
     def announce_done(self, job_id: JobId, url: str, intake: Intake) -> Listed | None:
         """Queue a job that an event stream called done with a link, whatever the list says.
 
@@ -273,7 +317,7 @@ class Store:
         with self._transaction() as db:
             db.execute(
                 "UPDATE entry SET path = NULL, path_key = NULL "
-                "WHERE path_key IS NOT NULL AND state <> 'complete'"
+                "WHERE path_key IS NOT NULL AND state <> 'complete' AND sha256 IS NULL"
             )
 
     def complete(self, batch: Sequence[Stored]) -> None:
@@ -415,8 +459,12 @@ class _Page:
 def _claim(db: sqlite3.Connection, seq: int, candidates: Sequence[tuple[str, str]]) -> str | None:
     for path, key in candidates:
         owner = db.execute("SELECT seq FROM entry WHERE path_key = ?", (key,)).fetchone()
-        if owner is None:
-            db.execute("UPDATE entry SET path = ?, path_key = ? WHERE seq = ?", (path, key, seq))
+        if owner is None:  # the digest is of what was ours at the path before, not at a new one
+            db.execute(
+                "UPDATE entry SET sha256 = CASE path WHEN ? THEN sha256 END, path = ?, "
+                "path_key = ? WHERE seq = ?",
+                (path, path, key, seq),
+            )
         if owner is None or owner[0] == seq:
             return path
     return None

@@ -25,6 +25,7 @@ from fetcher.events import (
     PollCompleted,
     QueueGrew,
     RunStarted,
+    VerifyProgress,
 )
 
 if TYPE_CHECKING:
@@ -155,7 +156,9 @@ class Pace:
                 self.is_listing = False
                 self._polls += 1
             case RunStarted():
-                self.is_listing = True
+                self.is_listing = event.mode != "verify"
+            case VerifyProgress():
+                self._checked(event)
             case _:
                 pass
 
@@ -229,6 +232,17 @@ class Pace:
         if flight is not None:
             flight.retry_at = None
         self._count.settled += 1
+
+    def _checked(self, event: VerifyProgress) -> None:
+        """Count files that were read from disk as those that arrive are counted."""
+        now_s = self.clock()
+        fresh = event.bytes_done - self.bytes_arrived
+        self.bytes_arrived = event.bytes_done
+        self._rate.add(fresh, now_s)
+        self._steady.add(fresh, now_s)
+        count = self._count
+        count.known, count.settled = event.files_total, event.files_done
+        count.sized, count.sized_bytes = event.files_done, event.bytes_done
 
     def _queue(self, files: int) -> None:
         """Grow the queue; one that was emptied after a whole listing begins a new batch."""

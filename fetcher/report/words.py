@@ -20,6 +20,7 @@ from fetcher.events import (
     DownloadStarted,
     Event,
     ExecFailed,
+    FileDamaged,
     FileSuspect,
     JobEvent,
     JobFailed,
@@ -34,6 +35,8 @@ from fetcher.events import (
     RecordInvalid,
     RunCompleted,
     RunStarted,
+    VerifyCompleted,
+    VerifyProgress,
 )
 from fetcher.report.units import human_bytes, human_count, human_duration
 from fetcher.text import clip, isolate, printable
@@ -85,7 +88,7 @@ def level_of(event: Event) -> int:
 def words(event: Event, quote: Quote = plain) -> str:
     """Return what happened, in one line without its end; empty for what is no news."""
     match event:
-        case DownloadProgress():
+        case DownloadProgress() | VerifyProgress():
             return ""
         case JobEvent():
             return _job_words(event, quote)
@@ -106,6 +109,8 @@ def words(event: Event, quote: Quote = plain) -> str:
             return f"listed so far: {human_count(event.records)} records"
         case QueueGrew():
             return f"to be fetched: {event.files:+,} files"
+        case VerifyCompleted():
+            return verdict(event)
         case _:
             return quote(str(event))
 
@@ -125,6 +130,16 @@ def account(run: RunCompleted) -> str:
     said += [f"{human_count(count)} {what}" for count, what in parts if count]
     noun = "record" if run.records == 1 else "records"
     return f"{human_count(run.records)} {noun} = {' + '.join(said)}"
+
+
+def verdict(check: VerifyCompleted) -> str:
+    """Return what `verify` found: the parts add up to the files that were checked."""
+    parts = [(check.missing, "missing"), (check.damaged, "damaged"), (check.foreign, "foreign")]
+    said = [f"{human_count(check.intact)} as recorded"]
+    said += [f"{human_count(count)} {what}" for count, what in parts if count]
+    noun = "file" if check.files == 1 else "files"
+    took = f"({human_bytes(check.bytes)} in {human_duration(check.seconds)})"
+    return f"checked {human_count(check.files)} {noun} {took} = {' + '.join(said)}"
 
 
 def name_of(event: JobEvent, quote: Quote = plain) -> str:
@@ -158,6 +173,8 @@ def _job_words(event: JobEvent, quote: Quote) -> str:
             return f"the command of --exec {how} for {name} {quote(event.reason)}".rstrip()
         case FileSuspect():
             return f"suspect: {name}: {quote(event.reason)}"
+        case FileDamaged():
+            return f"{quote(event.problem)}: {quote(event.path)}: {quote(event.reason)}"
         case _:
             return _file_words(event, name, quote)
 
@@ -225,4 +242,7 @@ _LEVELS: dict[type[Event], int] = {
     DownloadCancelled: VERBOSE,
     ExecFailed: WARNING,
     FileSuspect: WARNING,
+    FileDamaged: WARNING,
+    VerifyProgress: DEBUG,
+    VerifyCompleted: VERBOSE,
 }

@@ -1,0 +1,98 @@
+"""The pipeline with all that it works with: a session to file hosts, threads, limits."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fetcher.client import AGENT, Host
+from fetcher.finish import Desk
+from fetcher.gates import Gates, Limiter
+from fetcher.links import Links
+from fetcher.pipeline import Budget, Pipeline, Plant
+from fetcher.retry import Policy
+from fetcher.splitting import Lines
+from fetcher.transfer import Means
+from fetcher.underway import Kit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fetcher.downloads import Ingredients
+
+_DISK_THREADS = 8  # writes and hashes: enough to keep two cores and a disk busy
+_FSYNC_THREADS = 8  # fsyncs in flight, which share the file system's journal commits
+
+
+@contextlib.asynccontextmanager
+async def running(with_: Ingredients) -> AsyncIterator[Pipeline]:
+    """Give a pipeline whose session and threads end with the context."""
+    settings = with_.settings
+    host = Host(
+        timeout_s=settings.timeout,
+        connections=settings.concurrency * settings.connections,
+        agent=AGENT,
+    )
+    with contextlib.ExitStack() as stack:
+        pools = {"disk": _DISK_THREADS, "seal": 1, "fsync": _FSYNC_THREADS}
+        disk, seal, fsync = (
+            stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))
+            for name, count in pools.items()
+        )
+        async with host:
+            kit = Kit(
+                parts=with_.eye.parts,
+                space=with_.space,
+                limiter=Limiter(settings.limit_rate, time.monotonic),
+                rules=with_.rules,
+                threads=disk,
+                sink=with_.sink,
+                clock=time.monotonic,
+            )
+            desk = Desk(
+                manifest=with_.manifest,
+                eye=with_.eye,
+                parts=with_.eye.parts,
+                space=with_.space,
+                group_thread=seal,
+                fsync_threads=fsync,
+                sink=with_.sink,
+                account=with_.account,
+                clock=time.monotonic,
+                now=lambda: datetime.now(UTC),
+                on_done=with_.on_done,
+            )
+            yield Pipeline(
+                Plant(
+                    manifest=with_.manifest,
+                    eye=with_.eye,
+                    kit=kit,
+                    means=_means(with_, host),
+                    desk=desk,
+                    budget=Budget(settings.max_downloads),
+                    rules=with_.rules,
+                    account=with_.account,
+                    sink=with_.sink,
+                    threads=disk,
+                    clock=time.monotonic,
+                    workers=settings.concurrency,
+                    run_base=with_.run_base,
+                )
+            )
+
+
+def _means(with_: Ingredients, host: Host) -> Means:
+    settings = with_.settings
+    return Means(
+        host=host,
+        gates=Gates(time.monotonic),
+        policy=Policy(retries=settings.retries, delay_s=settings.retry_delay),
+        rng=random.Random(),  # noqa: S311 - jitter, not secrets
+        relink=Links(with_.api, with_.history, with_.manifest).relink,
+        lines=Lines(settings.concurrency, settings.connections),
+        check_duration=settings.check_duration,
+    )

@@ -1,0 +1,354 @@
+"""Hosts and disks under pressure: 429 and 503, Retry-After, outages, rates, space (contract 5.4)."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from raw_server import RawServer
+from support import Host, Reply, check_mirror, files, honest, run, song, unfinished
+
+from fetcher.events import DownloadCancelled, DownloadProgress, DownloadRetrying, Notice
+from fetcher.simulator import Fault, Serving, SimRequest, Simulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SONG = song(40_000)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+async def test_a_passing_status_is_tried_again(status: int, tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", status=status))
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, len(sim.audio_requests())) == (0, 2)
+    assert str(status) in ran.retried[0]
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 451])
+async def test_a_lasting_status_is_not_tried_again(
+    status: int, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", status=status))
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, len(sim.audio_requests())) == (1, 1)
+    assert str(status) in ran.reasons[0]
+
+
+async def test_the_backoff_grows_and_is_told(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", times=None, status=500))
+    ran = await run(sim.api_url, tmp_path, retries=3, retry_delay=0.02)
+    delays = [event.delay for event in ran.of(DownloadRetrying)]
+    assert [event.attempt for event in ran.of(DownloadRetrying)] == [1, 2, 3]
+    assert all(
+        most / 2 <= delay <= most for delay, most in zip(delays, (0.02, 0.04, 0.08), strict=True)
+    )
+    assert len(sim.audio_requests()) == 4
+
+
+async def test_no_retries_means_one_request(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", times=None, status=500))
+    ran = await run(sim.api_url, tmp_path, retries=0)
+    assert (ran.exit_code, len(sim.audio_requests())) == (1, 1)
+
+
+async def test_progress_resets_the_count_of_attempts(tmp_path: Path, sim: Simulator) -> None:
+    """Ten cuts with two retries: each one brought new bytes."""
+    job = sim.add_job(size_bytes=100_000)
+    sim.faults.add(Fault("audio", times=10, cut_after_bytes=9_000))
+    ran = await run(sim.api_url, tmp_path, retries=1)
+    assert (ran.exit_code, ran.final.bytes_fetched) == (0, 100_000)
+    assert list(files(tmp_path).values()) == [sim.content(job)]
+
+
+async def test_bytes_that_were_here_before_are_no_progress(tmp_path: Path, sim: Simulator) -> None:
+    """A host without validators that cuts at the same byte each time must not be asked forever."""
+    sim.add_job(size_bytes=50_000, serving=Serving(etag=None, last_modified=False))
+    sim.faults.add(Fault("audio", times=None, cut_after_bytes=9_000))
+    ran = await run(sim.api_url, tmp_path, retries=3)
+    assert (ran.exit_code, len(sim.audio_requests())) == (1, 4)
+
+
+# ---- Retry-After -------------------------------------------------------------------------
+
+
+async def test_retry_after_in_seconds_is_waited_for(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", status=503, headers={"Retry-After": "0.4"}))
+    ran = await run(sim.api_url, tmp_path)
+    first, second = sim.audio_requests()
+    assert ran.exit_code == 0
+    assert second.at_s - first.at_s >= 0.4
+
+
+async def test_retry_after_as_a_date_is_waited_for(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    at = datetime.now(UTC) + timedelta(seconds=1.5)
+    header = format_datetime(at.replace(microsecond=0), usegmt=True)
+    sim.faults.add(Fault("audio", status=429, headers={"Retry-After": header}))
+    ran = await run(sim.api_url, tmp_path)
+    [retrying] = ran.of(DownloadRetrying)
+    assert ran.exit_code == 0
+    assert 0.3 <= retrying.delay <= 1.5
+    assert datetime.now(UTC) >= at.replace(microsecond=0)
+
+
+@pytest.mark.parametrize("header", ["soon", "-5", "1e9x", "Sun, 06 Nov 1994 08:49:37 GMT", ""])
+async def test_a_retry_after_that_is_none_or_past_changes_nothing(
+    header: str, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", status=503, headers={"Retry-After": header}))
+    ran = await run(sim.api_url, tmp_path)
+    [retrying] = ran.of(DownloadRetrying)
+    assert ran.exit_code == 0
+    assert retrying.delay <= 0.011
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_a_retry_after_beyond_ten_minutes_gives_the_file_up_and_says_so(
+    form: str, tmp_path: Path, sim: Simulator
+) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    header = "3600" if form == "seconds" else later
+    sim.add_job()
+    sim.faults.add(Fault("audio", status=429, headers={"Retry-After": header}))
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, ran.retried, len(sim.audio_requests())) == (1, [], 1)
+    assert any(words in ran.reasons[0] for words in ("3600 s", "3599 s"))
+
+
+async def test_the_api_is_waited_for_as_well(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("list", status=429, headers={"Retry-After": "0.4"}))
+    ran = await run(sim.api_url, tmp_path)
+    first, second = sim.list_requests[:2]
+    assert ran.exit_code == 0
+    assert second.at_s - first.at_s >= 0.4
+
+
+# ---- one gate for all who talk to a host -------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_host_that_asks_for_a_pause_is_left_alone_by_everybody(
+    status: int, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(30)
+    pause = Fault("audio", after=6, status=status, headers={"Retry-After": "0.5"})
+    sim.faults.add(pause)
+    ran = await run(sim.api_url, tmp_path, concurrency=4)
+    assert ran.exit_code == 0
+    check_mirror(sim, tmp_path)
+    [refused] = [r for r in sim.audio_requests() if r.status == status]
+    # Requests that were on their way cannot be called back: only then it is quiet.
+    asked = [r.at_s - refused.at_s for r in sim.audio_requests()]
+    assert [at_s for at_s in asked if 0.1 < at_s < 0.5] == []
+    assert sum(0 < at_s <= 0.1 for at_s in asked) <= 3
+
+
+async def test_other_hosts_are_not_held_back(tmp_path: Path, sim: Simulator) -> None:
+    other = Host([honest(song(5_000, seed=n)) for n in range(1, 2)])
+    async with RawServer(other) as raw:
+        sim.add_job("slow.wav")
+        for n in range(6):
+            sim.add_job(f"{n}.wav", audio_url=f"{raw.origin}/{n}.wav")
+        sim.faults.add(Fault("audio", status=503, headers={"Retry-After": "0.6"}))
+        held_s: list[float] = []
+
+        async def watch() -> None:
+            while len(other.asked) < 6:
+                await asyncio.sleep(0.005)
+            held_s.append(sim.clock.real_s())
+
+        watching = asyncio.create_task(watch())
+        ran = await run(sim.api_url, tmp_path, concurrency=2)
+        await watching
+    refused = sim.audio_requests()[0]
+    assert ran.exit_code == 0
+    assert held_s[0] - refused.at_s < 0.55
+
+
+async def test_a_pause_asked_for_with_the_last_attempt_holds_the_others_back(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """The file that was refused is given up; those behind it still leave the host alone."""
+    sim.add_jobs(8)
+    sim.faults.add(Fault("audio", status=429, headers={"Retry-After": "0.4"}))
+    ran = await run(sim.api_url, tmp_path, concurrency=1, retries=0)
+    refused, following = sim.audio_requests()[:2]
+    assert (ran.exit_code, ran.final.failed, ran.final.downloaded) == (1, 1, 7)
+    assert following.at_s - refused.at_s >= 0.4
+
+
+async def test_a_host_behind_a_redirect_is_left_alone_by_everybody(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """The pause is of the host that answered, whichever link led there."""
+    direct = sim.add_job("direct.wav")
+    for n in range(3):
+        sim.add_job(f"{n}.wav", serving=Serving(redirects=(302,), redirect_to="other"))
+    mirror = sim.mirror_url
+    sim.override(direct, audio_url=mirror + sim.url(direct).removeprefix(sim.host_url))
+    port = mirror.rpartition(":")[2]
+    sim.faults.add(
+        Fault(
+            "audio",
+            status=503,
+            headers={"Retry-After": "0.5"},
+            when=lambda r: "hop=1" in r.target and r.headers["host"].endswith(port),
+        )
+    )
+    ran = await run(sim.api_url, tmp_path, concurrency=1)
+    assert ran.exit_code == 0
+    at_mirror = [r for r in sim.audio_requests() if r.headers["host"].endswith(port)]
+    [refused] = [r for r in at_mirror if r.status == 503]
+    later = [r.at_s - refused.at_s for r in at_mirror if r.at_s > refused.at_s]
+    assert min(later) >= 0.5
+
+
+async def test_many_files_get_through_a_host_that_allows_few_requests(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """A host that takes two requests in each tenth of a second, and refuses the rest."""
+    sim.add_jobs(16)
+    taken: dict[int, int] = {}
+
+    def is_too_many(request: SimRequest) -> bool:
+        slot = int(request.at_s * 10)
+        taken[slot] = taken.get(slot, 0) + 1
+        return taken[slot] > 2
+
+    sim.faults.add(
+        Fault("audio", times=None, status=429, headers={"Retry-After": "0.1"}, when=is_too_many)
+    )
+    ran = await run(sim.api_url, tmp_path, concurrency=4, retries=5)
+    assert (ran.exit_code, ran.reasons) == (0, [])
+    check_mirror(sim, tmp_path)
+
+
+# ---- outages -----------------------------------------------------------------------------
+
+
+async def test_one_file_that_keeps_failing_does_not_hold_up_the_others(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    bad = sim.add_job("bad.wav", size_bytes=60_000)
+    sim.add_jobs(10)
+    sim.faults.add(
+        Fault("audio", job=bad, cut_after_bytes=20_000),
+        Fault("audio", job=bad, times=None, status=500),
+    )
+    first = await run(sim.api_url, tmp_path)
+    assert (first.exit_code, first.final.downloaded, first.final.failed) == (1, 10, 1)
+    assert any(name.endswith(".part") for name in unfinished(tmp_path))
+    sim.faults.clear()
+    second = await run(sim.api_url, tmp_path)
+    assert (second.exit_code, second.final.downloaded, second.final.already) == (0, 1, 10)
+    assert sim.audio_requests(bad)[-1].range == "bytes=20000-"
+    check_mirror(sim, tmp_path)
+
+
+@pytest.mark.parametrize("down", [True, 503], ids=["closed", "503"])
+async def test_a_host_that_is_down_fails_its_files_and_the_next_run_fetches_them(
+    down: bool | int, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(6)
+    sim.host_down = down
+    first = await run(sim.api_url, tmp_path, retries=1)
+    assert (first.exit_code, first.final.failed) == (1, 6)
+    sim.host_down = False
+    second = await run(sim.api_url, tmp_path)
+    assert (second.exit_code, second.final.downloaded) == (0, 6)
+    check_mirror(sim, tmp_path)
+
+
+# ---- rates -------------------------------------------------------------------------------
+
+
+async def test_limit_rate_is_of_all_downloads_together(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_jobs(8, size_bytes=50_000)
+    ran = await run(sim.api_url, tmp_path, limit_rate=500_000, concurrency=8)
+    times = [r.at_s for r in sim.audio_requests()]
+    assert ran.exit_code == 0
+    assert ran.final.seconds >= 0.65  # 400,000 bytes at 500,000 a second, less a tenth
+    assert max(times) - min(times) < 0.3  # files wait for bytes, not for each other
+
+
+async def test_limit_rate_is_even_and_without_bursts(tmp_path: Path, sim: Simulator) -> None:
+    """In no half second do more bytes arrive than in three quarters of one at the rate."""
+    sim.add_job(size_bytes=1_500_000)
+    arrived: list[tuple[float, int]] = []
+    from fetcher.engine import Fetcher
+    from fetcher.events import Event
+    from support import settings
+
+    def sink(event: Event) -> None:
+        if isinstance(event, DownloadProgress):
+            arrived.append((asyncio.get_running_loop().time(), event.bytes_done))
+
+    final = await Fetcher(settings(sim.api_url, tmp_path, limit_rate=1_000_000)).run_backfill(sink)
+    assert final.exit_code == 0
+    assert 1.3 <= final.seconds <= 2.5
+    for at_s, done in arrived:
+        within = [more for later_s, more in arrived if at_s <= later_s <= at_s + 0.5]
+        assert max(within) - done <= 750_000
+
+
+async def test_a_limited_download_is_no_stalled_one(tmp_path: Path, sim: Simulator) -> None:
+    """At 40 kB/s a megabyte's buffer is full for longer than the timeout."""
+    sim.add_job(size_bytes=400_000)
+    ran = await run(sim.api_url, tmp_path, limit_rate=400_000, timeout=0.3)
+    assert (ran.exit_code, ran.retried) == (0, [])
+
+
+# ---- space -------------------------------------------------------------------------------
+
+
+async def test_min_free_stops_the_run_and_the_next_one_goes_on(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(5)
+    stopped = await run(sim.api_url, tmp_path, min_free=2**60)
+    assert stopped.exit_code == 6
+    assert stopped.final.pending == 5
+    assert any("--min-free" in event.message for event in stopped.of(Notice))
+    assert files(tmp_path) == {}
+    again = await run(sim.api_url, tmp_path)
+    assert again.exit_code == 0
+    check_mirror(sim, tmp_path)
+
+
+async def test_min_free_keeps_what_was_finished_and_what_had_arrived(
+    tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    from types import SimpleNamespace
+
+    sim.add_jobs(4)
+    large = sim.add_job(size_bytes=3_000_000, serving=Serving(rate_bytes_s=6_000_000))
+    room = {"bytes": 2**40}
+
+    def statvfs(_: object) -> SimpleNamespace:
+        return SimpleNamespace(f_bavail=room["bytes"], f_frsize=1)
+
+    def fill(request: SimRequest) -> bool:
+        room["bytes"] = 2_000_000  # less than the rest of the large file
+        return False
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    sim.faults.add(Fault("audio", job=large, when=fill))
+    stopped = await run(sim.api_url, tmp_path, min_free=1_000_000)
+    assert stopped.exit_code == 6
+    room["bytes"] = 2**40
+    again = await run(sim.api_url, tmp_path)
+    assert again.exit_code == 0
+    check_mirror(sim, tmp_path)
+    assert len(stopped.of(DownloadCancelled)) <= 5
