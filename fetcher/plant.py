@@ -50,6 +50,7 @@ async def running(with_: Ingredients) -> AsyncIterator[Pipeline]:
                 limiter=Limiter(settings.limit_rate, time.monotonic),
                 rules=with_.rules,
                 threads=disk,
+                fsync_threads=fsync,
                 sink=with_.sink,
                 clock=time.monotonic,
             )

@@ -118,6 +118,8 @@ class _Receiver:
                 await self._begin_anew(verdict, first)
             if file.content is None:
                 await self._write_all(first, pieces)
+            else:
+                await self.kit.limiter.take(len(first))  # the pieces end before they do
         finally:
             await pieces.aclose()
 
@@ -187,7 +189,8 @@ class _Receiver:
             raise ContentError("there is no part to append to")
         if self.stop is not None and self.stop != self.end:
             data = data[: max(0, self.stop - part.bytes_written)]
-        part.append(data)
+        if part.append(data):
+            part.checkpoint(self.kit.fsync_threads)
         if self.digester is not None:
             self.digester.update(data)
         if len(self.file.first_bytes) < PEEK_BYTES:
@@ -204,12 +207,12 @@ class _Receiver:
         while data := await self.body.chunk(limiter.slice_bytes(pace.chunk_bytes)):
             pace.took(len(data))
             self.file.bytes_fetched += len(data)
-            await limiter.take(len(data))  # before they are handed on: nobody may ask for more
             if decoder is None:
                 yield data
             else:
                 for plain in decoder.feed(bytes(data)):
                     yield plain
+            await limiter.take(len(data))
         if decoder is not None:
             decoder.finish()
 

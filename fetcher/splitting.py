@@ -168,7 +168,8 @@ class Splitter:
             pace.took(len(data))
             file.bytes_fetched += len(data)
             kept = data[: stretch.stop - stretch.at]
-            await run(file.kit.threads, stretch.part.append, kept)
+            if await run(file.kit.threads, stretch.part.append, kept):
+                stretch.part.checkpoint(file.kit.fsync_threads)
             digester.update(kept)
             total = stretch.part.version.bytes_total
             file.tell_progress(total)

@@ -33,6 +33,7 @@ class Kit:
     limiter: Limiter
     rules: Rules
     threads: Executor
+    fsync_threads: Executor
     sink: Sink
     clock: Callable[[], float]
 

@@ -11,6 +11,7 @@ fsynced every 8 MiB or 5 s, so a power cut costs no more than that.
 from __future__ import annotations
 
 import base64
+import contextlib
 import glob
 import hashlib
 import json
@@ -26,6 +27,7 @@ from fetcher.proof import Digest, Digester
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor
     from pathlib import Path
     from typing import BinaryIO
 
@@ -35,14 +37,16 @@ SYNC_BYTES = 8 << 20
 SYNC_AFTER_S = 5.0
 _READ_BYTES = 1 << 20
 _SAFE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
+_LENGTH = re.compile(r"[0-9]{1,19}")
 _FORMAT = 1
 _SHA256_HEX = 64
 
 
 def part_key(job_id: JobId, variant: Variant) -> str:
     """Return the name that a job's unfinished file has, whatever its link or path."""
-    safe = job_id if _SAFE_ID.fullmatch(job_id) else hashlib.sha256(job_id.encode()).hexdigest()
-    return f"{safe}.{variant}"
+    if _SAFE_ID.fullmatch(job_id):
+        return f"{job_id}.{variant}"
+    return f"~{hashlib.sha256(job_id.encode()).hexdigest()}.{variant}"  # no id begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Part:
             os.write(fd, _header(self.version))
             if self.bytes_written:
                 os.write(fd, self._line())
+                os.fsync(fd)  # it takes the place of a journal that may be durable
             fresh.replace(self._journal_path)
         except BaseException:
             os.close(fd)
@@ -91,8 +96,11 @@ class Part:
     def _line(self) -> bytes:
         return f"{self.bytes_written} {self.digester.sha256_hex()}\n".encode()
 
-    def append(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data`, hash it, and note in the journal how far the file is good."""
+    def append(self, data: bytes | bytearray | memoryview) -> bool:
+        """Write `data`, hash it, and note in the journal how far the file is good.
+
+        Returns whether `checkpoint` is due.
+        """
         with explained(self.path):
             view = memoryview(data)
             while view:
@@ -100,12 +108,18 @@ class Part:
             self.digester.update(data)
             self.bytes_written += len(data)
             os.write(self._log_fd, self._line())
-            now_s = time.monotonic()
-            unsynced = self.bytes_written - self._synced_bytes
-            if unsynced >= SYNC_BYTES or now_s - self._synced_at_s >= SYNC_AFTER_S:
-                os.fdatasync(self._fd)
-                os.fdatasync(self._log_fd)
-                self._synced_bytes, self._synced_at_s = self.bytes_written, now_s
+        unsynced = self.bytes_written - self._synced_bytes
+        return unsynced >= SYNC_BYTES or time.monotonic() - self._synced_at_s >= SYNC_AFTER_S
+
+    def checkpoint(self, threads: Executor) -> None:
+        """Begin to make durable what is here, on a thread of its own, while more is appended.
+
+        Data first, then the journal. A disk that fails here fails the next write, or the
+        fsync at the end, which everything waits for.
+        """
+        fds = (os.dup(self._fd), os.dup(self._log_fd))
+        self._synced_bytes, self._synced_at_s = self.bytes_written, time.monotonic()
+        threads.submit(_sync_and_close, fds)
 
     def partial(self) -> Partial:
         """Return what is here as the value that the next request is made from."""
@@ -137,6 +151,13 @@ class Part:
             if fd >= 0:
                 os.close(fd)
         self._fd = self._log_fd = -1
+
+
+def _sync_and_close(fds: tuple[int, int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.fdatasync(fd)
+        os.close(fd)
 
 
 def _journal(path: Path) -> Path:
@@ -186,7 +207,7 @@ class Parts:
             lines = _journal(path).read_bytes().split(b"\n")
             version = _parse_header(lines[0])
             data = path.open("rb")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         need = [one.algorithm for one in version.digests]
         with data, explained(path):
@@ -220,11 +241,11 @@ class Parts:
                 leftover.unlink(missing_ok=True)
 
     def purge(self, *, keep: Iterable[str] = ()) -> None:
-        """Remove every file in the folder but those of the keys to keep."""
+        """Remove every file in the folder but those of the keys to keep; no folders."""
         kept = {f"{key}{end}" for key in keep for end in (".part", ".journal")}
         with explained(self.folder):
             for leftover in self.folder.iterdir():
-                if leftover.name not in kept:
+                if leftover.name not in kept and (leftover.is_symlink() or not leftover.is_dir()):
                     leftover.unlink(missing_ok=True)
 
 
@@ -232,13 +253,15 @@ def _parse_header(line: bytes) -> Version:
     said = json.loads(line)
     if said["format"] != _FORMAT:
         raise ValueError
-    total = said["bytes_total"]
+    etag, last_modified, total = said["etag"], said["last_modified"], said["bytes_total"]
+    if not (isinstance(etag, str | None) and isinstance(last_modified, str | None)):
+        raise TypeError
+    digests = tuple(
+        Digest(name, base64.b64decode(value), field) for name, value, field in said["digests"]
+    )
+    Digester(one.algorithm for one in digests)  # ValueError where one is not known
     return Version(
-        Validator(said["etag"], said["last_modified"]),
-        None if total is None else int(total),
-        tuple(
-            Digest(name, base64.b64decode(value), field) for name, value, field in said["digests"]
-        ),
+        Validator(etag, last_modified), None if total is None else int(total), digests
     )
 
 
@@ -247,7 +270,8 @@ def _checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     before = 0
     for line in lines:
         length, _, sha256_hex = line.decode("ascii", "replace").partition(" ")
-        if not length.isdigit() or len(sha256_hex) != _SHA256_HEX or int(length) <= before:
+        is_whole = _LENGTH.fullmatch(length) and len(sha256_hex) == _SHA256_HEX
+        if not is_whole or int(length) <= before:
             return
         before = int(length)
         yield before, sha256_hex
