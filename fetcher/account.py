@@ -70,10 +70,9 @@ class Account:
         if entry.variant is Variant.DENOISED and self._mark(entry.seq):
             self.counts[Class.TODO] += 1
 
-    def ended(self, entry: Entry, outcome: Class, *, stored: int = 0, fetched: int = 0) -> None:
-        """Count how the fetching of one file ended, and its bytes."""
+    def ended(self, entry: Entry, outcome: Class, *, stored: int = 0) -> None:
+        """Count how the fetching of one file ended, and the bytes that are in place."""
         self.bytes_stored += stored
-        self.bytes_fetched += fetched
         if entry.variant is Variant.DENOISED:
             self._move(Class.TODO, outcome)
         elif outcome is Class.FAILED:

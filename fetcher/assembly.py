@@ -24,7 +24,7 @@ from fetcher.retry import Policy
 from fetcher.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fetcher.events import Sink
     from fetcher.finish import Done
@@ -73,10 +73,21 @@ def _policy_of(settings: Settings) -> Policy:
     return Policy(retries=settings.retries, delay_s=settings.retry_delay)
 
 
+async def _nothing_more(done: Done) -> None:
+    """Do nothing after a file."""
+
+
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterator[Run]:
+async def opened(
+    settings: Settings,
+    sink: Sink,
+    *,
+    command: str,
+    on_done: Callable[[Done], Awaitable[None]] = _nothing_more,
+) -> AsyncIterator[Run]:
     """Give a run with its destination held, its manifest and its session with the API open.
 
+    `on_done` is called after the event of each file that was finished.
     Raises UsageError (no key), LockedError, StorageError, ManifestError.
     """
     settings.read_key()
@@ -99,7 +110,7 @@ async def opened(settings: Settings, sink: Sink, *, command: str) -> AsyncIterat
             rules=rules_of(settings),
             account=Account(),
             run_base=await manifest.do(Store.sync_tickets),
-            on_done=_nothing_more,
+            on_done=on_done,
         )
         yield Run(destination, ingredients, Downloads(ingredients))
 
@@ -109,7 +120,3 @@ async def _keep_up_with(settings: Settings, manifest: Manifest) -> None:
     if await manifest.do(Store.get, "output") != settings.output:
         await manifest.do(Store.forget_paths)
         await manifest.do(Store.put, {"output": settings.output})
-
-
-async def _nothing_more(done: Done) -> None:
-    """Do nothing after a file."""

@@ -109,9 +109,8 @@ class Companions:
                 raise
             if there == body:
                 fresh.unlink()
-            else:
-                fresh.replace(self._places.root / path)
-            return
+                return
+            folder_fd, _ = self._places.put(fresh, path, over_file=True)
         try:
             os.fsync(folder_fd)
         finally:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from fetcher.account import Class
+from fetcher.afterwards import afterwards
 from fetcher.assembly import opened
 from fetcher.causes import first_cause
 from fetcher.errors import ApiError, FetcherError
@@ -54,14 +55,13 @@ async def until_stopped(work: Awaitable[None], stop: Stop) -> bool:
         if task.done():
             await task
             return True
-        task.cancel()
-        await asyncio.wait({task}, timeout=_STOP_WITHIN_S)
-        if task.done() and not task.cancelled() and task.exception() is not None:
-            await task
-        return False
     finally:
         asked.cancel()
         task.cancel()
+        await asyncio.wait({task, asked}, timeout=_STOP_WITHIN_S)
+    if task.done() and not task.cancelled() and task.exception() is not None:
+        await task
+    return False
 
 
 class Fetcher:
@@ -121,12 +121,16 @@ class Fetcher:
 
     async def run_backfill(self, sink: Sink) -> RunCompleted:
         """Fetch every finished job that the manifest does not hold; return the final event."""
-        async with opened(self.settings, sink, command="backfill") as run:
-            sink(RunStarted("backfill", str(run.destination.root)))
-            exit_code = await self._end_of(run, _backfill(run))
-            if not exit_code:
-                await asyncio.to_thread(run.parts.purge)
-            final = await run.completed(exit_code)
+        async with afterwards(self.settings, sink, self.stop.asked) as after:
+            async with opened(
+                self.settings, sink, command="backfill", on_done=after.file_done
+            ) as run:
+                sink(RunStarted("backfill", str(run.destination.root)))
+                exit_code = await self._end_of(run, _backfill(run))
+                if not exit_code:
+                    await asyncio.to_thread(run.parts.purge)
+                final = await run.completed(exit_code)
+            await after.run_ended(final)
             sink(final)
             return final
 
@@ -137,17 +141,19 @@ class Fetcher:
         until idle.
         """
         until_idle = self.settings.until_idle
-        async with opened(self.settings, sink, command="watch") as run:
-            sink(RunStarted("watch", str(run.destination.root)))
-            watch = Watch(run)
-            self.wake = watch.wake
-            exit_code = await self._end_of(run, watch.serve())
-            was_stopped = self.stop.exit_code is not None
-            if was_stopped and not until_idle and exit_code in _SIGNALLED:
-                exit_code = 0
-            elif not exit_code:
-                await asyncio.to_thread(run.parts.purge)
-            final = await run.completed(exit_code)
+        async with afterwards(self.settings, sink, self.stop.asked) as after:
+            async with opened(self.settings, sink, command="watch", on_done=after.file_done) as run:
+                sink(RunStarted("watch", str(run.destination.root)))
+                watch = Watch(run)
+                self.wake = watch.wake
+                exit_code = await self._end_of(run, watch.serve())
+                was_stopped = self.stop.exit_code is not None
+                if was_stopped and not until_idle and exit_code in _SIGNALLED:
+                    exit_code = 0
+                elif not exit_code:
+                    await asyncio.to_thread(run.parts.purge)
+                final = await run.completed(exit_code)
+            await after.run_ended(final)
             sink(final)
             return final
 

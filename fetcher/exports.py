@@ -11,6 +11,7 @@ import csv
 import shlex
 from dataclasses import dataclass
 from io import StringIO
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fetcher.models import State, Variant
@@ -121,15 +122,13 @@ def spreadsheet(value: object) -> object:
 
 def table_lines(titles: Sequence[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
     """Yield CSV as RFC 4180 has it but for the line ends, which are those of Unix."""
-    buffer = StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(titles)
-    for row in rows:
-        yield buffer.getvalue()
+    buffer = StringIO(newline="")
+    writer = csv.writer(buffer)  # its line end has it quote cells with \r, not only with \n
+    for row in chain([titles], rows):
+        writer.writerow(row)
+        yield buffer.getvalue().removesuffix("\r\n") + "\n"
         buffer.seek(0)
         buffer.truncate()
-        writer.writerow(row)
-    yield buffer.getvalue()
 
 
 # ---- for speech work ---------------------------------------------------------------------

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from fetcher.account import Account, Class
 from fetcher.errors import FetcherError, StorageError
-from fetcher.events import DownloadAdopted, DownloadCompleted, DownloadFailed, FileSuspect
+from fetcher.events import (
+    DownloadAdopted,
+    DownloadCancelled,
+    DownloadCompleted,
+    DownloadFailed,
+    FileSuspect,
+)
 from fetcher.files.parts import Part
 from fetcher.files.places import TakenError, mtime_ns
 from fetcher.files.sealing import Sealable, seal
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from datetime import datetime
 
+    from fetcher.companions import Companions
     from fetcher.events import Sink
     from fetcher.files.parts import Parts
     from fetcher.files.space import Space
@@ -62,7 +69,11 @@ class Done:
 
 @dataclass(slots=True)
 class Desk:
-    """What finishing works with. `on_done` is called after the event of each file."""
+    """What finishing works with.
+
+    `companions` writes records beside files, None where nobody asked. `on_done` is called
+    after the event of each file.
+    """
 
     manifest: Manifest
     eye: Eye
@@ -75,25 +86,59 @@ class Desk:
     clock: Callable[[], float]
     now: Callable[[], datetime]
     on_done: Callable[[Done], Awaitable[None]]
+    companions: Companions | None = None
 
 
 class Finisher:
-    """Takes files in with `put`, finishes them in its own `serve` loop."""
+    """Takes files in with `put`, finishes them in its own `serve` loop.
+
+    Whatever was put comes to an end: recorded, failed, or cancelled where `serve` broke.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._queue: asyncio.Queue[Ready | None] = asyncio.Queue(GROUP_FILES)
+        self._queue: asyncio.Queue[Ready | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(GROUP_FILES)
+        self._open: dict[int, Ready] = {}  # put and not at its end yet, by row
+        self._broken = False
 
     async def put(self, ready: Ready) -> None:
-        """Hand a file over; waits while a whole group is waiting already."""
-        await self._queue.put(ready)
+        """Hand a file over; waits while a whole group is waiting already, unless cancelled."""
+        self._open[ready.entry.seq] = ready
+        if self._broken:
+            self._abandon()
+            return
+        try:
+            await self._room.acquire()
+        finally:
+            self._queue.put_nowait(ready)
 
     async def close(self) -> None:
         """Let `serve` return once everything that was put has been finished."""
-        await self._queue.put(None)
+        self._queue.put_nowait(None)
 
     async def serve(self) -> None:
-        """Finish files until closed; raises StorageError, ManifestError."""
+        """Finish files until closed; raises StorageError, ManifestError.
+
+        A cancellation closes it, and waits until everything that was put has been finished.
+        """
+        work = asyncio.create_task(self._until_closed())
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await self.close()
+            await asyncio.wait([work])
+            raise
+
+    async def _until_closed(self) -> None:
+        try:
+            await self._take_groups()
+        except BaseException:
+            self._broken = True
+            self._abandon()
+            raise
+
+    async def _take_groups(self) -> None:
         open_ = True
         while open_:
             group = [await self._queue.get()]
@@ -101,6 +146,8 @@ class Finisher:
                 group.append(self._queue.get_nowait())
             open_ = None not in group
             ready = [one for one in group if one is not None]
+            for _ in ready:
+                self._room.release()
             if ready:
                 await self._finish(ready)
 
@@ -134,16 +181,20 @@ class Finisher:
         troubles = await run(
             desk.group_thread, seal, sealables, desk.eye.places, desk.space, desk.fsync_threads
         )
+        stop: StorageError | None = None
         for (one, path), sealable, trouble in zip(moving, sealables, troubles, strict=True):
             final, left = path, trouble
             if isinstance(trouble, TakenError):
                 final, left = await self._seal_elsewhere(one, path, sealable)
             if isinstance(left, StorageError):
-                raise left
-            if left is not None:
+                stop = stop or left
+            elif left is not None:
                 await self._fail(one, str(left))
             else:
                 there.append((one, final))
+        if stop is not None:
+            await self._record(there)
+            raise stop
         return there
 
     async def _seal_elsewhere(
@@ -179,13 +230,22 @@ class Finisher:
             )
             for one, path in placed
         ]
+        done = [
+            Done(one.entry, path, one.what.bytes_stored, one.what.sha256) for one, path in placed
+        ]
+        if desk.companions is not None:  # before the row: a crash between them adopts the file
+            await desk.companions.write(done)
         await desk.manifest.do(Store.complete, stored)
-        for one, path in placed:
+        for (one, path), file in zip(placed, done, strict=True):
             self._tell(one, path)
-            await desk.on_done(Done(one.entry, path, one.what.bytes_stored, one.what.sha256))
+            # A file that was in place, of a job that no manifest knew, is no news to hooks;
+            # one whose path we had decided is: a crash kept them from hearing of it.
+            if not isinstance(one.what, Adoptable) or one.entry.path is not None:
+                await desk.on_done(file)
 
     def _tell(self, one: Ready, path: str) -> None:
         desk, entry, what = self._desk, one.entry, one.what
+        self._open.pop(entry.seq, None)
         job = entry.job
         if isinstance(what, Adoptable):
             desk.account.ended(entry, Class.ADOPTED, stored=what.bytes_stored)
@@ -200,9 +260,7 @@ class Finisher:
                 )
             )
             return
-        desk.account.ended(
-            entry, Class.DOWNLOADED, stored=what.bytes_stored, fetched=what.bytes_fetched
-        )
+        desk.account.ended(entry, Class.DOWNLOADED, stored=what.bytes_stored)
         desk.sink(
             DownloadCompleted(
                 id=job.id,
@@ -222,6 +280,7 @@ class Finisher:
         """Record that a fetched file cannot be put in place; its data stays for the next run."""
         desk, entry = self._desk, one.entry
         await desk.manifest.do(Store.fail, entry.seq, reason, one.attempts)
+        self._open.pop(entry.seq, None)
         desk.account.ended(entry, Class.FAILED)
         desk.sink(
             DownloadFailed(
@@ -232,6 +291,30 @@ class Finisher:
                 attempts=one.attempts,
             )
         )
+
+    def _abandon(self) -> None:
+        """Tell that the files which are open will not be finished in this run."""
+        for one in self._open.values():
+            if isinstance(one.what, Adoptable):
+                continue  # nothing of it was begun
+            if isinstance(one.what.content, Part):
+                one.what.content.close()
+            job = one.entry.job
+            self._desk.sink(
+                DownloadCancelled(
+                    id=job.id,
+                    file_name=job.file_name,
+                    variant=one.entry.variant,
+                    bytes_done=one.what.bytes_stored,
+                )
+            )
+        self._open.clear()
+
+
+def _was_ours(entry: Entry, path: str) -> bool:
+    """Return whether a file of this entry was complete at that path before (`--repair`)."""
+    was_complete = entry.sha256 is not None and entry.bytes_stored is not None
+    return was_complete and path == entry.path
 
 
 def _sealable(one: Ready, path: str, parts: Parts) -> Sealable:
@@ -246,5 +329,5 @@ def _sealable(one: Ready, path: str, parts: Parts) -> Sealable:
         mtime_ns=None if updated_at is None else mtime_ns(updated_at),
         sha256=what.sha256,
         bytes_stored=what.bytes_stored,
-        may_replace=one.entry.sha256 is not None and path == one.entry.path,
+        may_replace=_was_ours(one.entry, path),
     )

@@ -17,7 +17,7 @@ from fetcher.retry import GiveUp, Policy, decide
 _MOST_PROBES = 12  # steps double: enough for a drift of 200,000 records at 50 a page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
     from datetime import datetime
     from random import Random
     from typing import Protocol
@@ -55,7 +55,7 @@ class History:
         self._drift = 0  # how many known jobs the list no longer has, as last seen
         self.requests = 0
 
-    async def pages(self, *, may_be_empty: bool) -> AsyncIterator[Page]:
+    async def pages(self, *, may_be_empty: bool) -> AsyncGenerator[Page, None]:
         """Yield every page of the whole list, newest first; records may come twice.
 
         Raises KeyRefusedError, or ApiError once retries are used up; also for a list that

@@ -77,8 +77,9 @@ class Eye:
         url = entry.job.url(entry.variant) or ""
         known = extension_of_url(url, variant=entry.variant)
         extensions = [known] if known else [*sorted(KNOWN_EXTENSIONS), FALLBACK_EXTENSION]
-        for extension in extensions:
-            for whole_id in (False, True):
+        # Where the whole id had to be used, the path with the short one is another job's.
+        for whole_id in (True, False):
+            for extension in extensions:
                 yield self._render(entry, extension, whole_id=whole_id)
 
     def _render(self, entry: Entry, extension: str, *, whole_id: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
-from fetcher.client import Host
+from fetcher.client import AGENT, Host
 from fetcher.errors import FetcherError, bare_url
 from fetcher.events import Notice
 
@@ -31,29 +31,26 @@ def address_for(url: str, ending: str) -> str:
 class Ping:
     """The pings of one run, and a context manager around the whole of it.
 
-    `url` None: nothing is done. `stopped` returns once a stop is asked for. A run that
-    leaves with an error before `ended` was called counts as failed.
+    `stopped` returns once a stop is asked for. A run that leaves with an error before
+    `ended` was called counts as failed.
     """
 
     def __init__(
         self,
-        url: str | None,
+        url: str,
         sink: Sink,
         *,
         stopped: Callable[[], Coroutine[Any, Any, None]],
-        agent: str = "fetcher",
     ) -> None:
         self._url = url
         self._sink = sink
         self._stopped = stopped
-        self._agent = agent
         self._starting: asyncio.Task[None] | None = None
         self._has_ended = False
 
     async def __aenter__(self) -> Self:
         """Tell of the start, without making the run wait for it."""
-        if self._url is not None:
-            self._starting = asyncio.create_task(self._send("/start"))
+        self._starting = asyncio.create_task(self._send("/start"))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -79,7 +76,7 @@ class Ping:
             if stopping.done() and not sending.done():
                 await asyncio.wait({sending}, timeout=HURRIED_S)
             if not sending.done():
-                self._complain(self._url or "", "no answer in time")
+                self._complain(self._url, "no answer in time")
         finally:
             await _cancelled(sending, stopping)
 
@@ -88,7 +85,7 @@ class Ping:
         await self._send(ending)
 
     async def _send(self, ending: str) -> None:
-        address = address_for(self._url or "", ending)
+        address = address_for(self._url, ending)
         try:
             status = await self._get(address)
         except TimeoutError:
@@ -100,7 +97,7 @@ class Ping:
                 self._complain(address, f"it was answered with {status}")
 
     async def _get(self, address: str) -> int:
-        host = Host(timeout_s=PING_S, connections=1, agent=self._agent)
+        host = Host(timeout_s=PING_S, connections=1, agent=AGENT)
         async with host, asyncio.timeout(PING_S), host.open(address, {}) as body:
             return body.head.status
 

@@ -17,6 +17,7 @@ from fetcher.files.parts import part_key
 from fetcher.finish import Finisher, Ready
 from fetcher.manifest.store import Store
 from fetcher.models import State
+from fetcher.names import path_key
 from fetcher.plan import Action, Local, decide
 from fetcher.threads import run
 from fetcher.transfer import Fetched, GivenUp, LeftOut, Transfer
@@ -200,7 +201,8 @@ class Pipeline:
         key = part_key(entry.job.id, entry.variant)
         if decision.action is Action.ADOPT and task.local.found is not None:
             adoptable = await run(plant.threads, plant.eye.adopt, task.local.found)
-            if adoptable is not None and entry.sha256 in {None, adoptable.sha256}:
+            is_whole = adoptable is not None and entry.sha256 in {None, adoptable.sha256}
+            if adoptable is not None and is_whole and await self._claims(entry, adoptable.path):
                 await self._finisher.put(Ready(entry, key, adoptable, began_s))
                 return
         if not await plant.budget.reserve():
@@ -216,6 +218,11 @@ class Pipeline:
             await self._settle(entry, key, outcome, began_s)
         finally:
             await plant.budget.settle(spent=spent)
+
+    async def _claims(self, entry: Entry, path: str) -> bool:
+        """Return whether the file at `path` can be this job's, and is no other's."""
+        claim = [(entry.seq, [(path, path_key(path))])]
+        return await self._plant.manifest.do(Store.claim, claim) == [path]
 
     async def _settle(
         self, entry: Entry, key: str, outcome: Fetched | GivenUp | LeftOut, began_s: float

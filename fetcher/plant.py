@@ -7,12 +7,15 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fetcher.client import AGENT, Host
 from fetcher.finish import Desk
 from fetcher.gates import Gates, Limiter
 from fetcher.links import Links
+from fetcher.manifest.store import Store
+from fetcher.models import State
 from fetcher.pipeline import Budget, Pipeline, Plant
 from fetcher.retry import Policy
 from fetcher.splitting import Lines
@@ -22,7 +25,10 @@ from fetcher.underway import Kit
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from fetcher.companions import Companions
     from fetcher.downloads import Ingredients
+    from fetcher.manifest.manifest import Manifest
+    from fetcher.underway import Underway
 
 _DISK_THREADS = 8  # writes and hashes: enough to keep two cores and a disk busy
 _FSYNC_THREADS = 8  # fsyncs in flight, which share the file system's journal commits
@@ -53,6 +59,8 @@ async def running(with_: Ingredients) -> AsyncIterator[Pipeline]:
                 fsync_threads=fsync,
                 sink=with_.sink,
                 clock=time.monotonic,
+                account=with_.account,
+                note_partial=partial(_note_partial, with_.manifest),
             )
             desk = Desk(
                 manifest=with_.manifest,
@@ -66,6 +74,7 @@ async def running(with_: Ingredients) -> AsyncIterator[Pipeline]:
                 clock=time.monotonic,
                 now=lambda: datetime.now(UTC),
                 on_done=with_.on_done,
+                companions=_companions(with_),
             )
             yield Pipeline(
                 Plant(
@@ -84,6 +93,19 @@ async def running(with_: Ingredients) -> AsyncIterator[Pipeline]:
                     run_base=with_.run_base,
                 )
             )
+
+
+async def _note_partial(manifest: Manifest, file: Underway, bytes_total: int | None) -> None:
+    """Let readers of the manifest see that the file is under way."""
+    await manifest.do(Store.set_total, file.entry.seq, bytes_total, State.PARTIAL)
+
+
+def _companions(with_: Ingredients) -> Companions | None:
+    if not with_.settings.write_record:
+        return None
+    from fetcher.companions import Companions  # noqa: PLC0415 - most runs write none
+
+    return Companions(with_.eye.places, with_.eye.parts.folder, with_.sink)
 
 
 def _means(with_: Ingredients, host: Host) -> Means:

@@ -181,7 +181,7 @@ class _Receiver:
     async def _store(self, data: bytes | memoryview) -> None:
         await run(self.kit.threads, self._append, data)
         self._refuse_size(self.file.bytes_done)  # a body of unknown length may have no end
-        self.file.tell_progress(self.verdict.total)
+        await self.file.tell_progress(self.verdict.total)
 
     def _append(self, data: bytes | memoryview) -> None:
         part = self.file.part
@@ -206,7 +206,7 @@ class _Receiver:
         pace = Pace(self.kit.clock)
         while data := await self.body.chunk(limiter.slice_bytes(pace.chunk_bytes)):
             pace.took(len(data))
-            self.file.bytes_fetched += len(data)
+            self.file.fetched(len(data))
             if decoder is None:
                 yield data
             else:

@@ -166,13 +166,13 @@ class Splitter:
         pace = Pace(file.kit.clock)
         while stretch.at < stretch.stop and (data := await body.chunk(pace.chunk_bytes)):
             pace.took(len(data))
-            file.bytes_fetched += len(data)
+            file.fetched(len(data))
             kept = data[: stretch.stop - stretch.at]
             if await run(file.kit.threads, stretch.part.append, kept):
                 stretch.part.checkpoint(file.kit.fsync_threads)
             digester.update(kept)
             total = stretch.part.version.bytes_total
-            file.tell_progress(total)
+            await file.tell_progress(total)
         if stretch.at == stretch.stop and settle(said, digester)[0] is not None:
             await self._forget(stretch)
 

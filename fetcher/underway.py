@@ -11,9 +11,10 @@ from fetcher.sniff import PEEK_BYTES
 from fetcher.threads import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from concurrent.futures import Executor
 
+    from fetcher.account import Account
     from fetcher.events import Sink
     from fetcher.files.parts import Part, Parts
     from fetcher.files.space import Space
@@ -36,6 +37,8 @@ class Kit:
     fsync_threads: Executor
     sink: Sink
     clock: Callable[[], float]
+    account: Account
+    note_partial: Callable[[Underway, int | None], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -94,11 +97,18 @@ class Underway:
             )
         )
 
-    def tell_progress(self, bytes_total: int | None) -> None:
-        """Tell how far it is, a few times a second."""
+    def fetched(self, count: int) -> None:
+        """Count bytes that came over the network."""
+        self.bytes_fetched += count
+        self.kit.account.bytes_fetched += count
+
+    async def tell_progress(self, bytes_total: int | None) -> None:
+        """Tell how far it is, a few times a second; the manifest learns once that it is partial."""
         now_s = self.kit.clock()
         if now_s - self._told_at_s < PROGRESS_EVERY_S:
             return
+        if not self._told_at_s:
+            await self.kit.note_partial(self, bytes_total)
         self._told_at_s = now_s
         self.kit.sink(
             DownloadProgress(

@@ -138,6 +138,21 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path: data for path, data in tree(folder).items() if data is not None}
 
 
+def names(folder: Path) -> list[str]:
+    """Return what stands in a folder, hidden or not."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return mode, time of change and content of all below a folder, hidden files included."""
+    found = {}
+    for path in sorted([folder, *folder.rglob("*")]):
+        stat = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (stat.st_mode, stat.st_mtime_ns, content)
+    return found
+
+
 def unfinished(dest: Path) -> list[str]:
     """Return the names of what lies in the folder of unfinished files."""
     folder = dest / ".fetcher" / "partial"

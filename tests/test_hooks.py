@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support import eventually
 
+from fetcher.config import resolve
 from fetcher.engine import Stop
 from fetcher.events import Event, ExecFailed, Notice, RunCompleted
 from fetcher.finish import Done
@@ -472,6 +473,18 @@ async def test_the_last_command_is_told_how_the_run_went(desk: Desk) -> None:
         name: str(getattr(FINAL, name)) for name in RUN_FACTS
     }
     assert told["FETCHER_DEST"] == str(desk.folder / "dest")
+
+
+async def test_a_fetcher_started_by_a_command_is_not_confused(desk: Desk) -> None:
+    last = desk.python(TELL_AFTER)
+    final = replace(FINAL, failed=2)
+    async with desk.hooks(desk.python(TELL_ENVIRONMENT), exec_after=last) as hooks:
+        await hooks.finished(finished())
+        await hooks.settle(final)
+    for name in ("environment", "after"):
+        found = resolve({}, desk.read(name), cwd=desk.folder, user_config_dir=desk.folder)
+        assert found.notices == ()
+        assert found.dest == desk.folder / "dest"
 
 
 async def test_the_last_command_takes_braces_as_they_are(desk: Desk) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OK = always(answer(b"OK"))
 
 
-def ping(url: str | None, events: list[Event], stop: Stop | None = None) -> Ping:
+def ping(url: str, events: list[Event], stop: Stop | None = None) -> Ping:
     return Ping(url, events.append, stopped=(stop or Stop()).asked)
 
 
@@ -76,13 +76,6 @@ async def test_a_run_is_told_of_as_ended_once() -> None:
             await pings.ended(0)
             await pings.ended(1)
         assert targets(server) == ["/u/start", "/u"]
-
-
-async def test_without_an_address_nothing_is_sent() -> None:
-    events: list[Event] = []
-    async with ping(None, events) as pings:
-        await pings.ended(1)
-    assert events == []
 
 
 async def test_redirects_are_followed() -> None:

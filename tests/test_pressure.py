@@ -1,23 +1,26 @@
-"""Hosts and disks under pressure: 429 and 503, Retry-After, outages, rates, space (contract 5.4)."""
+"""Hosts and disks under pressure: 429 and 503, Retry-After, outages, rates, space."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from raw_server import RawServer
-from support import Host, Reply, check_mirror, files, honest, run, song, unfinished
+from support import Host, check_mirror, eventually, files, honest, run, settings, song, unfinished
 
+from fetcher.engine import Fetcher
 from fetcher.events import DownloadCancelled, DownloadProgress, DownloadRetrying, Notice
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SONG = song(40_000)
+    from fetcher.events import Event
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
@@ -155,7 +158,7 @@ async def test_a_host_that_asks_for_a_pause_is_left_alone_by_everybody(
 
 
 async def test_other_hosts_are_not_held_back(tmp_path: Path, sim: Simulator) -> None:
-    other = Host([honest(song(5_000, seed=n)) for n in range(1, 2)])
+    other = Host([honest(song(5_000))])
     async with RawServer(other) as raw:
         sim.add_job("slow.wav")
         for n in range(6):
@@ -164,8 +167,7 @@ async def test_other_hosts_are_not_held_back(tmp_path: Path, sim: Simulator) -> 
         held_s: list[float] = []
 
         async def watch() -> None:
-            while len(other.asked) < 6:
-                await asyncio.sleep(0.005)
+            await eventually(lambda: len(other.asked) == 6)
             held_s.append(sim.clock.real_s())
 
         watching = asyncio.create_task(watch())
@@ -244,7 +246,7 @@ async def test_one_file_that_keeps_failing_does_not_hold_up_the_others(
     sim.add_jobs(10)
     sim.faults.add(
         Fault("audio", job=bad, cut_after_bytes=20_000),
-        Fault("audio", job=bad, times=None, status=500),
+        Fault("audio", job=bad, times=None, after=1, status=500),
     )
     first = await run(sim.api_url, tmp_path)
     assert (first.exit_code, first.final.downloaded, first.final.failed) == (1, 10, 1)
@@ -286,9 +288,6 @@ async def test_limit_rate_is_even_and_without_bursts(tmp_path: Path, sim: Simula
     """In no half second do more bytes arrive than in three quarters of one at the rate."""
     sim.add_job(size_bytes=1_500_000)
     arrived: list[tuple[float, int]] = []
-    from fetcher.engine import Fetcher
-    from fetcher.events import Event
-    from support import settings
 
     def sink(event: Event) -> None:
         if isinstance(event, DownloadProgress):
@@ -329,9 +328,6 @@ async def test_min_free_stops_the_run_and_the_next_one_goes_on(
 async def test_min_free_keeps_what_was_finished_and_what_had_arrived(
     tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-    from types import SimpleNamespace
-
     sim.add_jobs(4)
     large = sim.add_job(size_bytes=3_000_000, serving=Serving(rate_bytes_s=6_000_000))
     room = {"bytes": 2**40}
@@ -339,16 +335,17 @@ async def test_min_free_keeps_what_was_finished_and_what_had_arrived(
     def statvfs(_: object) -> SimpleNamespace:
         return SimpleNamespace(f_bavail=room["bytes"], f_frsize=1)
 
-    def fill(request: SimRequest) -> bool:
+    def fill(_: SimRequest) -> bool:
         room["bytes"] = 2_000_000  # less than the rest of the large file
-        return False
+        return True
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     sim.faults.add(Fault("audio", job=large, when=fill))
     stopped = await run(sim.api_url, tmp_path, min_free=1_000_000)
     assert stopped.exit_code == 6
     room["bytes"] = 2**40
+    sim.faults.clear()
     again = await run(sim.api_url, tmp_path)
     assert again.exit_code == 0
     check_mirror(sim, tmp_path)
-    assert len(stopped.of(DownloadCancelled)) <= 5
+    assert stopped.final.downloaded + len(stopped.of(DownloadCancelled)) <= 5

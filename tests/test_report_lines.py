@@ -134,7 +134,7 @@ EVERYTHING: list[tuple[Event, int, str]] = [
     (
         ExecFailed(ID, "a", None, "not found"),
         WARNING,
-        "the command of --exec did not end for a (3f2a91bc) not found",
+        "the command of --exec failed for a (3f2a91bc): not found",
     ),
     (FileSuspect(ID, "a", "too short"), WARNING, "suspect: a (3f2a91bc): too short"),
     (

@@ -119,12 +119,23 @@ _TABLE = (
             ("fetcher status --max-age 10m", "for a monitor: fails if no poll succeeded lately"),
         ),
         _LOOK,
+        "With --max-age it ends with 1 where the last good poll, of a watch or a backfill, is"
+        " older, or where there was none yet.",
     ),
     Command(
         "export",
         "the manifest as JSON, CSV and the like on stdout",
-        (("fetcher export --format csv > jobs.csv", "a spreadsheet of everything"),),
+        (
+            ("fetcher export --format csv > jobs.csv", "a spreadsheet of everything"),
+            ("fetcher export --format kaldi --to data/clean", "a Kaldi data folder"),
+        ),
         _LOOK,
+        "json, jsonl and csv hold every file known, originals as entries of their own; csv puts"
+        " a ' before text that a spreadsheet would take for a formula. For speech work, what is"
+        " complete: nemo, a manifest that pairs clean and noisy files where --originals was"
+        " used; kaldi, the files of a data folder in --to, original.scp for the pairs;"
+        " audiofolder, the metadata.csv of a Hugging Face data set, which belongs into DEST or"
+        " above it. No file is replaced.",
     ),
     Command(
         "verify",
@@ -134,6 +145,10 @@ _TABLE = (
             ("fetcher verify --repair", "and download again what is missing or damaged"),
         ),
         _MEND,
+        "Names each file that is missing, damaged, or has something foreign in its place, and"
+        " ends with 1 where there is one. With --repair a damaged file stays until its"
+        " successor is whole; a folder or a link in the way stays for good, and the file gets"
+        " its whole id in its name.",
     ),
     Command(
         "retry",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import threading
 from concurrent.futures import Future
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from fetcher.commands import Environment
     from fetcher.config import Resolved
-    from fetcher.engine import Fetcher
+    from fetcher.events import RunCompleted
+    from fetcher.report import Report
     from fetcher.settings import Settings
 
 FOLDER = "fetcher-demo"
@@ -35,13 +37,15 @@ FOLDER = "fetcher-demo"
 _DISPLAY = ("json_output", "quiet", "verbose", "progress", "log_format", "log_file")
 _OURS = ("api_url", "api_key_file", "dest", "until_idle")
 _INTERVAL_S = 2.0
+_LOOPBACK = "127.0.0.1"
 _STAGE_READY_WITHIN_S = 30.0
 
-_OPENING = """\
+_FIRST_ACT = """\
 No account and no network needed: a simulator on this machine plays the service.
 First, every job that is finished:
 """
 _SECOND_ACT = "Some jobs were not finished yet. Now they are followed until the last one is home:\n"
+_ALL_THERE = "Everything is here from an earlier demo: nothing was left to fetch.\n"
 _ENCORE = """
 Run it again: nothing is fetched twice. To start afresh, remove {folder}
 With an account of your own:
@@ -75,9 +79,9 @@ def play(found: Resolved, env: Environment, tempo: Tempo) -> int:
     if found.value("dry_run", bool):
         raise UsageError("a demo is no dry run: it downloads. Leave --dry-run out")
     dest = found.dest if _is_typed(found, "dest") else env.cwd / FOLDER
-    with _stage(tempo) as stage:
+    with _without_proxy(), _stage(tempo) as stage:
         settings = _settings(found, stage.api_url, dest)
-        _refuse_real_downloads(settings, stage.job_id)
+        _refuse_real_downloads(settings, stage.job_ids)
         exit_code = _acts(settings, env)
     if exit_code == 0 and not settings.quiet:
         _curtain(settings, env)
@@ -87,21 +91,25 @@ def play(found: Resolved, env: Environment, tempo: Tempo) -> int:
 def _acts(settings: Settings, env: Environment) -> int:
     """Do the two commands one after the other; return the status of the one that ended it."""
     from fetcher.engine import Fetcher  # noqa: PLC0415 - after the settings are known to be good
+    from fetcher.foreground import conduct  # noqa: PLC0415 - as above
 
-    shown = shlex.quote(_shown(settings.dest, env))
+    where = shlex.quote(_shown(settings.dest, env))
     first, second = Fetcher(settings), Fetcher(settings)
-    _say(settings, env, f"{_OPENING}\n$ fetcher backfill -d {shown}\n")
-    exit_code = _conduct(first, first.run_backfill, env)
-    if exit_code == 0:
-        _say(settings, env, f"\n{_SECOND_ACT}\n$ fetcher watch --until-idle -d {shown}\n")
-        exit_code = _conduct(second, second.run_watch, env)
-    return exit_code
+    finals: list[RunCompleted] = []
 
+    async def backfill(report: Report) -> RunCompleted:
+        finals.append(await first.run_backfill(report))
+        return finals[0]
 
-def _conduct(fetcher: Fetcher, runner: Callable[..., Any], env: Environment) -> int:
-    from fetcher.foreground import conduct  # noqa: PLC0415 - as the engine
-
-    return conduct(fetcher, runner, env)
+    _say(settings, env, f"{_FIRST_ACT}\n$ fetcher backfill -d {where}\n")
+    exit_code = conduct(first, backfill, env)
+    if exit_code:
+        return exit_code
+    if not finals[0].pending:
+        _say(settings, env, _ALL_THERE)
+        return exit_code
+    _say(settings, env, f"{_SECOND_ACT}\n$ fetcher watch --until-idle -d {where}\n")
+    return conduct(second, second.run_watch, env)
 
 
 def _curtain(settings: Settings, env: Environment) -> None:
@@ -155,26 +163,41 @@ def _settings(found: Resolved, api_url: str, dest: Path) -> Settings:
     )
 
 
-def _refuse_real_downloads(settings: Settings, job_id: str) -> None:
+def _refuse_real_downloads(settings: Settings, job_ids: list[str]) -> None:
     """Keep the demo's jobs out of a real account's manifest. Raises UsageError."""
     from fetcher.manifest.reader import Reader  # noqa: PLC0415 - as above
     from fetcher.manifest.schema import FILE_NAME  # noqa: PLC0415 - as above
     from fetcher.models import JobId  # noqa: PLC0415 - as above
 
     with Reader(settings.state_dir / FILE_NAME) as reader:
-        if not reader.is_empty() and not reader.look_up([JobId(job_id)]):
+        if not reader.is_empty() and not reader.look_up([JobId(one) for one in job_ids]):
             raise UsageError(
                 f"{settings.dest} holds the downloads of an account: give the demo a folder of"
                 " its own, or leave --dest out"
             )
 
 
+@contextlib.contextmanager
+def _without_proxy() -> Iterator[None]:
+    """Let requests to this machine reach it where the environment names a proxy."""
+    before = os.environ.get("no_proxy")
+    said = before or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = f"{said},{_LOOPBACK}" if said else _LOOPBACK
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before
+
+
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """The running simulator: its address, and the id of one of its jobs."""
+    """The running simulator: its address, and the ids of its jobs."""
 
     api_url: str
-    job_id: str
+    job_ids: list[str]
     close: Callable[[], object]
 
 
@@ -207,7 +230,7 @@ async def _serve(tempo: Tempo, ready: Future[_Stage]) -> None:
                 rate_bytes_s=tempo.rate_bytes_s,
             )
             close = lambda: loop.call_soon_threadsafe(closed.set)  # noqa: E731 - handed over
-            ready.set_result(_Stage(simulator.api_url, ids[0], close))
+            ready.set_result(_Stage(simulator.api_url, ids, close))
             await closed.wait()
     except BaseException as error:
         if not ready.done():

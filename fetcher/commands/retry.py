@@ -49,13 +49,22 @@ def run(args: Namespace, env: Environment) -> int:
         failed = [entry for entry in failed if entry.job.id in queued]
     if found.value("json_output", bool):
         for entry in failed:
-            said = {"id": entry.job.id, "file_name": entry.job.file_name}
-            head = {"event": "retry.queued", "time": timestamp(now())}
-            env.stdout.write(f"{dumps(head | said | {'variant': str(entry.variant)})}\n")
+            env.stdout.write(f"{dumps(_event(entry))}\n")
     else:
-        for line in [*_said(failed, destination, Screen.of(env.stdout, env.environ)), *others]:
-            env.stdout.write(f"{line}\n")
+        screen = Screen.of(env.stdout, env.environ)
+        said = _said(failed, destination, screen) if failed or not others else []
+        env.stdout.writelines(f"{line}\n" for line in [*said, *others])
     return 0
+
+
+def _event(entry: Entry) -> dict[str, str]:
+    return {
+        "event": "retry.queued",
+        "time": timestamp(now()),
+        "id": entry.job.id,
+        "file_name": entry.job.file_name,
+        "variant": str(entry.variant),
+    }
 
 
 def _find(word: str, reader: Reader) -> JobId:

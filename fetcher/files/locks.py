@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fetcher.errors import LockedError
-from fetcher.files.trouble import explained
+from fetcher.files.trouble import explain, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +32,17 @@ def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for folder in sorted(set(folders)):
+            # thread_local: a run takes the lock in a thread and gives it back in another.
+            lock = FileLock(folder / _LOCK, timeout=wait_s, mode=0o600, thread_local=False)
             try:
-                with explained(folder):
-                    stack.enter_context(FileLock(folder / _LOCK, timeout=wait_s, mode=0o600))
-            except Timeout as error:
+                stack.enter_context(lock)
+            except Timeout as error:  # an OSError, and no trouble of the storage
                 raise LockedError(
                     f"Another process works on this destination: {_describe(folder)}. "
                     "Wait for it, stop it, or give --wait-lock."
                 ) from error
+            except OSError as error:
+                raise explain(error, folder) from error
             _announce(folder, command)
             stack.callback(_withdraw, folder)
         yield

@@ -254,15 +254,14 @@ def _parse_header(line: bytes) -> Version:
     if said["format"] != _FORMAT:
         raise ValueError
     etag, last_modified, total = said["etag"], said["last_modified"], said["bytes_total"]
-    if not (isinstance(etag, str | None) and isinstance(last_modified, str | None)):
+    are_texts = isinstance(etag, str | None) and isinstance(last_modified, str | None)
+    if not are_texts or not isinstance(total, int | None):
         raise TypeError
     digests = tuple(
         Digest(name, base64.b64decode(value), field) for name, value, field in said["digests"]
     )
     Digester(one.algorithm for one in digests)  # ValueError where one is not known
-    return Version(
-        Validator(etag, last_modified), None if total is None else int(total), digests
-    )
+    return Version(Validator(etag, last_modified), total, digests)
 
 
 def _checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:

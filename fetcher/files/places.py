@@ -14,23 +14,27 @@ import hashlib
 import os
 import stat
 import sys
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fetcher.errors import PlaceError
-from fetcher.files.trouble import explained
+from fetcher.files.trouble import explain, explained
+from fetcher.names import is_state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _AT_FDCWD = -100 if sys.platform == "linux" else -2
 _RENAME_NOREPLACE = 1  # Linux renameat2(2)
 _RENAME_EXCL = 4  # macOS renameatx_np(2)
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _READ_BYTES = 1 << 20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class TakenError(PlaceError):
@@ -82,22 +86,25 @@ class Places:
 
         `over_file`: a regular file that stands there is ours and is replaced in one step.
         Raises TakenError where something stands there, PlaceError where the path leads out
-        of DIR, StorageError for everything else.
+        of DIR or into a folder that refuses it, StorageError for everything else.
         """
         *folders, name = path.split("/")
-        with explained(self.root / path):
+        try:
             folder_fd, changed = self._open_folders(folders)
             try:
                 if over_file:
                     _rename_over(source, name, folder_fd)
                 else:
                     _rename_new(source, name, folder_fd)
-            except FileExistsError as error:
-                os.close(folder_fd)
-                raise TakenError(f"Something else stands at {path}") from error
             except BaseException:
                 os.close(folder_fd)
                 raise
+        except FileExistsError as error:
+            raise TakenError(f"Something else stands at {path}") from error
+        except OSError as error:
+            if self._is_only_there(error, source):
+                raise PlaceError(f"No file can be made at {path}: {error.strerror}") from error
+            raise explain(error, self.root / path) from error
         return folder_fd, changed
 
     def _open_folders(self, folders: list[str]) -> tuple[int, list[Path]]:
@@ -126,9 +133,33 @@ class Places:
                 raise
         if not path.is_symlink():
             raise TakenError(f"A file stands where the folder {path} should be")
-        if not path.is_dir() or not _is_inside(path, self.root):
-            raise TakenError(f"The link {path} leads out of the destination")
-        return os.open(path, _FOLDER)
+        return self._open_linked(path)
+
+    def _open_linked(self, link: Path) -> int:
+        """Open the folder that a link leads to, again without following any link on the way."""
+        root, target = (Path(os.path.realpath(path)) for path in (self.root, link))
+        inner = target.relative_to(root).parts if target.is_relative_to(root) else ()
+        if not inner or is_state_folder(inner[0]) or not target.is_dir():
+            raise TakenError(f"The link {link} leads to no folder for files in the destination")
+        fd = os.open(root, _FOLDER)
+        for name in inner:
+            try:
+                deeper = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = deeper
+        return fd
+
+    def _is_only_there(self, error: OSError, source: Path) -> bool:
+        """Return whether just a folder below DIR refuses, while DIR and the source are well."""
+        if error.errno == errno.EXDEV:
+            return True  # another file system is mounted there
+        usable = os.W_OK | os.X_OK
+        return (
+            error.errno in _REFUSED
+            and os.access(self.root, usable)
+            and os.access(source.parent, usable)
+        )
 
 
 def _is_inside(folder: Path, root: Path) -> bool:
@@ -140,7 +171,7 @@ def _is_inside(folder: Path, root: Path) -> bool:
 
 def mtime_ns(at: datetime) -> int:
     """Return the instant as nanoseconds since 1970, exact to the microsecond."""
-    return int(at.timestamp()) * 1_000_000_000 + at.microsecond * 1000
+    return (at - _EPOCH) // _MICROSECOND * 1000
 
 
 def digest_file(path: Path) -> tuple[str, int]:
@@ -151,12 +182,17 @@ def digest_file(path: Path) -> tuple[str, int]:
     digest = hashlib.sha256()
     length = 0
     with explained(path):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 - takes the descriptor over
+        # O_NONBLOCK: a named pipe would wait for somebody to write into it.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise PlaceError(f"{path} is no regular file")
             block = bytearray(_READ_BYTES)
-            while count := file.readinto(block):
+            while count := os.readv(fd, [block]):
                 digest.update(memoryview(block)[:count])
                 length += count
+        finally:
+            os.close(fd)
     return digest.hexdigest(), length
 
 

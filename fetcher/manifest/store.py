@@ -243,8 +243,8 @@ class Store:
     def reopen(self, jobs: Sequence[Job], seqs: Container[int]) -> list[int]:
         """Queue files of these jobs that were complete once, to be fetched again; return them.
 
-        Only rows that are among `seqs`, with the link that the job brings. Path and digest
-        stay: they tell that what stands at the path was ours and may be replaced.
+        Only rows that are among `seqs`, with the link that the job brings. Path, digest and
+        length stay: they tell that what stands at the path was ours and may be replaced.
         """
         reopened: list[tuple[str | None, str | None, int, int]] = []
         ids = [job.id for job in jobs]
@@ -357,7 +357,7 @@ class Store:
                 "UPDATE entry SET state = ? WHERE seq = ?", [(str(state), seq) for seq in seqs]
             )
 
-    def set_total(self, seq: int, bytes_total: int, state: State) -> None:
+    def set_total(self, seq: int, bytes_total: int | None, state: State) -> None:
         """Record the announced length of a file that is under way or left out."""
         with self._transaction() as db:
             db.execute(
@@ -459,10 +459,10 @@ class _Page:
 def _claim(db: sqlite3.Connection, seq: int, candidates: Sequence[tuple[str, str]]) -> str | None:
     for path, key in candidates:
         owner = db.execute("SELECT seq FROM entry WHERE path_key = ?", (key,)).fetchone()
-        if owner is None:  # the digest is of what was ours at the path before, not at a new one
+        if owner is None:  # a length says that what stands at this very path was ours
             db.execute(
-                "UPDATE entry SET sha256 = CASE path WHEN ? THEN sha256 END, path = ?, "
-                "path_key = ? WHERE seq = ?",
+                "UPDATE entry SET bytes_stored = CASE path WHEN ? THEN bytes_stored END, "
+                "path = ?, path_key = ? WHERE seq = ?",
                 (path, path, key, seq),
             )
         if owner is None or owner[0] == seq:

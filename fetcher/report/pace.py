@@ -156,7 +156,7 @@ class Pace:
                 self.is_listing = False
                 self._polls += 1
             case RunStarted():
-                self.is_listing = event.mode != "verify"
+                self.is_listing = True
             case VerifyProgress():
                 self._checked(event)
             case _:

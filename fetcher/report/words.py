@@ -92,27 +92,12 @@ def words(event: Event, quote: Quote = plain) -> str:
             return ""
         case JobEvent():
             return _job_words(event, quote)
-        case RunStarted():
-            return f"{event.mode} into {quote(event.dest)}"
-        case PollCompleted():
-            return (
-                f"polled: {event.requests} requests, {human_count(event.records)} records, "
-                f"{human_count(event.new)} new, {human_count(event.pending)} pending"
-            )
         case Notice():
             return quote(event.message)
         case RecordInvalid():
             return f"record {_record(event, quote)} was not understood: {quote(event.reason)}"
-        case RunCompleted():
-            return f"run ended with status {event.exit_code}: {account(event)}"
-        case ListingProgress():
-            return f"listed so far: {human_count(event.records)} records"
-        case QueueGrew():
-            return f"to be fetched: {event.files:+,} files"
-        case VerifyCompleted():
-            return verdict(event)
         case _:
-            return quote(str(event))
+            return _run_words(event, quote)
 
 
 def account(run: RunCompleted) -> str:
@@ -154,6 +139,27 @@ def named(job_id: str, file_name: str, quote: Quote = plain) -> str:
     return f"{quote(name)} ({short_id})" if name else f"job {short_id}"
 
 
+def _run_words(event: Event, quote: Quote) -> str:
+    match event:
+        case RunStarted():
+            return f"{event.mode} into {quote(event.dest)}"
+        case PollCompleted():
+            return (
+                f"polled: {event.requests} requests, {human_count(event.records)} records, "
+                f"{human_count(event.new)} new, {human_count(event.pending)} pending"
+            )
+        case RunCompleted():
+            return f"run ended with status {event.exit_code}: {account(event)}"
+        case ListingProgress():
+            return f"listed so far: {human_count(event.records)} records"
+        case QueueGrew():
+            return f"to be fetched: {event.files:+,} files"
+        case VerifyCompleted():
+            return verdict(event)
+        case _:
+            return quote(str(event))
+
+
 def _job_words(event: JobEvent, quote: Quote) -> str:
     name = name_of(event, quote)
     match event:
@@ -169,8 +175,9 @@ def _job_words(event: JobEvent, quote: Quote) -> str:
             where = quote(event.path) if event.path else name
             return f"{event.action}: {where} ({quote(event.reason)})"
         case ExecFailed():
-            how = "did not end" if event.code is None else f"ended with {event.code}"
-            return f"the command of --exec {how} for {name} {quote(event.reason)}".rstrip()
+            how = "failed" if event.code is None else f"ended with {event.code}"
+            why = f": {quote(event.reason)}" if event.reason else ""
+            return f"the command of --exec {how} for {name}{why}"
         case FileSuspect():
             return f"suspect: {name}: {quote(event.reason)}"
         case FileDamaged():

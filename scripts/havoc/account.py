@@ -113,11 +113,9 @@ class Account:
 
     # ---- bytes -------------------------------------------------------------------------
 
-    def note_kill(self) -> int:
-        """Note which files were under way at this moment; return how many."""
-        jobs = {request.job for request in self._in_flight() if request.job}
-        self.cut_short.update(jobs)
-        return len(jobs)
+    def note_kill(self) -> None:
+        """Note which files are under way at this moment."""
+        self.cut_short.update({request.job for request in self._in_flight() if request.job})
 
     def close_books(self) -> set[str]:
         """Add up what was sent since the last time; return the jobs that got any bytes."""

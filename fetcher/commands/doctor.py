@@ -1,0 +1,105 @@
+"""`fetcher doctor`: what is right, what is wrong, and what to do about it.
+
+Owns how findings are shown; what is looked at is `checkup`'s matter.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from fetcher.checkup import Level, examine, verdict
+from fetcher.checkup.examination import Circumstances
+from fetcher.commands.fault import record
+from fetcher.commands.reading import now, put
+from fetcher.report.jsonl import dumps, timestamp
+from fetcher.tables import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fetcher.checkup import Finding
+    from fetcher.commands import Environment
+
+_COLOURS = {Level.OK: "good", Level.WARNING: "odd", Level.PROBLEM: "bad"}
+_LEVEL_COLUMNS, _CHECK_COLUMNS = 9, 14
+_NARROW = 60  # columns below which what was found stands under its check
+_INDENT = "  "
+
+
+def run(args: Namespace, env: Environment) -> int:
+    """Look at everything and tell of it as it is found; return the worst finding's status."""
+    about = _circumstances(args, env)
+    findings, reading = _drained(begin(about))
+    show = _shower(reading, env)
+    for finding in findings:
+        show(finding)
+    for finding in go_on(reading, about) if reading is not None else ():
+        show(finding)
+        findings.append(finding)
+    ...
+    return verdict(findings)
+
+
+def _circumstances(args: Namespace, env: Environment) -> Circumstances:
+    return Circumstances(
+        flags=vars(args),
+        environ=env.environ,
+        stdout=env.stdout,
+        stderr=env.stderr,
+        resolve=lambda flags, environ: replace(env, environ=environ).resolve(Namespace(**flags)),
+        record=lambda error: record(error, args, env),
+    )
+
+
+def _as_json(finding: Finding) -> str:
+    return dumps(
+        {
+            "event": "doctor.finding",
+            "time": timestamp(now()),
+            "check": finding.check,
+            "level": str(finding.level),
+            "found": finding.found,
+            "cure": finding.cure or None,
+            "exit_code": finding.exit_code,
+        }
+    )
+
+
+def _lines(finding: Finding, screen: Screen) -> Iterator[str]:
+    """Yield a finding as a person reads it: level, check, what was found; below, the cure."""
+    level = screen.paint(f"{finding.level:<{_LEVEL_COLUMNS}}", _COLOURS[finding.level])
+    head = f"{level}{finding.check:<{_CHECK_COLUMNS}}"
+    margin = " " * (_LEVEL_COLUMNS + _CHECK_COLUMNS)
+    if screen.columns is not None and screen.columns < _NARROW:
+        yield head.rstrip()
+        margin, head = _INDENT, _INDENT
+    first, *others = _wrapped(finding.found, screen, len(margin))
+    yield f"{head}{first}"
+    yield from (f"{margin}{line}" for line in others)
+    if finding.cure:
+        first, *others = _wrapped(finding.cure, screen, len(margin) + 3)
+        yield f"{margin}-> {first}"
+        yield from (f"{margin}   {line}" for line in others)
+
+
+def _wrapped(text: str, screen: Screen, margin: int) -> list[str]:
+    """Return text in lines that fit beside a margin; one line where there is no edge."""
+    shown = screen.safe(text)
+    if screen.columns is None:
+        return [shown]
+    room = max(screen.columns - margin, 12)
+    lines = wrap(shown, room, break_long_words=False, break_on_hyphens=False)
+    return [screen.quote(line) for line in lines] or [""]
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    problems = sum(one.level is Level.PROBLEM for one in findings)
+    warnings = sum(one.level is Level.WARNING for one in findings)
+    if not problems and not warnings:
+        return "all is well"
+    counts = [(problems, "problem"), (warnings, "warning")]
+    said = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count]
+    return f"{', '.join(said)}: what to do stands behind each ->"
