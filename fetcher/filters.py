@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Rules:
     """The filters of one run; the defaults leave nothing out.
 
-    `since` is inclusive, `until` exclusive, both aware UTC; a job without a readable
+    `since` and `until` are inclusive, both aware UTC; a job without a readable
     `created_at` is never left out by them. `max_size_bytes` is of the file as announced.
     """
 
@@ -36,7 +36,7 @@ class Rules:
         if created_at is not None:
             if self.since is not None and created_at < self.since:
                 return "created before --since"
-            if self.until is not None and created_at >= self.until:
+            if self.until is not None and created_at > self.until:
                 return "created after --until"
         if self.match and not any(fnmatchcase(job.file_name, glob) for glob in self.match):
             return "its name matches no --match"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fetcher.checkup.findings import Finding, good, problem
+from fetcher.checkup.findings import good, problem
 from fetcher.errors import StorageError
 from fetcher.files.locks import present_holder
 from fetcher.manifest import schema
@@ -13,9 +13,9 @@ from fetcher.models import State, Variant
 from fetcher.report.units import human_bytes, human_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from fetcher.checkup.findings import Findings
     from fetcher.destination import Destination
 
 # Where the messages about a manifest turn from what is wrong to what to do.

@@ -33,31 +33,33 @@ _USAGE = UsageError.exit_code
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The settings that the other checks go by; `is_whole`: they are what a run would use."""
+    """The settings that the other checks go by, and what is to be said of them.
+
+    `is_whole`: they are what a run would use.
+    """
 
     resolved: Resolved
+    findings: tuple[Finding, ...]
     is_whole: bool
 
 
-def read_settings(
-    resolve: Resolve, flags: Values, environ: Variables
-) -> Generator[Finding, None, Reading]:
-    """Yield whether the settings are in order; return what could be read of them."""
-    said: set[str] = set()
+def read_settings(resolve: Resolve, flags: Values, environ: Variables) -> Reading:
+    """Return what can be read of the settings, and what is wrong with them."""
+    errors: list[str] = []
     for some_flags, some_environ in _attempts(flags, environ):
         try:
             resolved = resolve(some_flags, some_environ)
         except UsageError as error:
-            if str(error) not in said:
-                said.add(str(error))
-                yield problem("settings", str(error), "correct that setting", _USAGE)
-            continue
-        if not said:
-            yield _whole(resolved)
-        for notice in resolved.notices:
-            yield warning("settings", notice, "remove or rename it")
-        return Reading(resolved, is_whole=not said)
-    return Reading(resolve(_NO_FILE, {}), is_whole=False)
+            if str(error) not in errors:
+                errors.append(str(error))
+        else:
+            break
+    else:
+        resolved = resolve(_NO_FILE, {})
+    wrong = [problem("settings", error, "correct that setting", _USAGE) for error in errors]
+    slips = [warning("settings", slip, "remove or rename it") for slip in resolved.notices]
+    findings = (*(wrong or [_whole(resolved)]), *slips)
+    return Reading(resolved, findings, is_whole=not errors)
 
 
 def _attempts(flags: Values, environ: Variables) -> Iterator[tuple[Values, Variables]]:
@@ -87,14 +89,9 @@ def _whole(resolved: Resolved) -> Finding:
     except UsageError as error:
         return problem("settings", str(error), "correct that setting", _USAGE)
     profile = f", profile {resolved.profile}" if resolved.profile else ""
-    changed = sum(not origin.is_default for origin in resolved.origins.values())
     where = f"{resolved.file}{profile}" if resolved.file else "no settings file"
-    return good(
-        "settings",
-        f"{where}; {changed} {'differs' if changed == 1 else 'differ'} from the default"
-        if changed
-        else f"{where}; all defaults",
-    )
+    changed = sum(not origin.is_default for origin in resolved.origins.values())
+    return good("settings", f"{where}; {changed} set, everything else by default")
 
 
 def read_key(resolved: Resolved) -> Generator[Finding, None, str | None]:

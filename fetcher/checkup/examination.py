@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from fetcher.checkup.bookkeeping import examine_lock, examine_manifest
-from fetcher.checkup.configuration import read_key, read_settings
+from fetcher.checkup.configuration import read_key
 from fetcher.checkup.findings import Finding, problem
 from fetcher.checkup.road import travel
 from fetcher.checkup.storage import examine_storage
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from fetcher.checkup.configuration import Reading, Resolve
+    from fetcher.checkup.configuration import Reading
     from fetcher.checkup.findings import Findings
 
 T = TypeVar("T")
@@ -29,28 +29,19 @@ _LONGEST_STEP_S = 10.0  # --timeout is for transfers; a person waits for this
 class Circumstances:
     """What the checks meet of the process.
 
-    `flags`: options by field, as they were given. `record`: keeps the facts of a fault and
-    returns the file.
+    `record` keeps the facts of a fault and returns the file that has them.
     """
 
-    flags: Mapping[str, object]
     environ: Mapping[str, str]
     stdout: TextIO
     stderr: TextIO
-    resolve: Resolve
     record: Callable[[Exception], Path | None]
 
 
-def begin(about: Circumstances) -> Generator[Finding, None, Reading | None]:
-    """Yield what needs no settings and how those are; return what could be read of them."""
+def examine(reading: Reading, about: Circumstances) -> Findings:
+    """Yield each finding as soon as it is there."""
     yield from _guarded("versions", versions(), about)
-    yield from _guarded("terminal", terminal(about.stdout, about.stderr, about.environ), about)
-    settings = read_settings(about.resolve, about.flags, about.environ)
-    return (yield from _guarded("settings", settings, about))
-
-
-def go_on(reading: Reading, about: Circumstances) -> Findings:
-    """Yield what is found by these settings, each as soon as it is there."""
+    yield from reading.findings
     found = reading.resolved
     key = yield from _guarded("key", read_key(found), about)
     if not reading.is_whole:
@@ -64,6 +55,7 @@ def go_on(reading: Reading, about: Circumstances) -> Findings:
     yield from _guarded("in use", examine_lock(destination), about)
     needs = open_files(found.value("concurrency", int), found.value("connections", int))
     yield from _guarded("open files", needs, about)
+    yield from _guarded("terminal", terminal(about.stdout, about.stderr, about.environ), about)
 
 
 def _network(api_url: str, key: str | None, limit_s: float) -> Findings:

@@ -16,8 +16,7 @@ from fetcher.heads import http_date
 from fetcher.report.units import human_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from fetcher.checkup.findings import Findings
     from fetcher.wire import Page
 
 _AGENT = f"fetcher/{__version__}"

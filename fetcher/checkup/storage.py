@@ -23,8 +23,9 @@ from fetcher.files.sealing import sync_folder, write_durable
 from fetcher.report.units import human_bytes, human_count
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
+    from fetcher.checkup.findings import Findings
     from fetcher.destination import Destination
 
 _STORAGE = StorageError.exit_code
@@ -53,9 +54,7 @@ class Traits:
     name_bytes: int
 
 
-def examine_storage(
-    destination: Destination, min_free_bytes: int, limit_s: float
-) -> Findings:
+def examine_storage(destination: Destination, min_free_bytes: int, limit_s: float) -> Findings:
     """Yield how DIR and the state folder stand; `limit_s` bounds each try."""
     place = yield from _folder("destination", destination.root, destination.own_state, limit_s)
     if place is not None:

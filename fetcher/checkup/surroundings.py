@@ -10,12 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, TextIO
 
 from fetcher import __version__
-from fetcher.checkup.findings import Finding, good, warning
+from fetcher.checkup.findings import good, warning
 from fetcher.manifest import schema
 from fetcher.tables import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+    from fetcher.checkup.findings import Findings
 
 _FEW_COLUMNS = 40  # below it bars and tables have no room for names
 # Beside each transfer's connections: its part and the part's journal. Beside all of them:

@@ -10,18 +10,20 @@ from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from fetcher.checkup import Level, examine, verdict
-from fetcher.checkup.examination import Circumstances
+from fetcher.checkup.configuration import read_settings
+from fetcher.checkup.examination import Circumstances, examine
+from fetcher.checkup.findings import Level, verdict
 from fetcher.commands.fault import record
 from fetcher.commands.reading import now, put
 from fetcher.report.jsonl import dumps, timestamp
 from fetcher.tables import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from fetcher.checkup import Finding
+    from fetcher.checkup.findings import Finding
     from fetcher.commands import Environment
+    from fetcher.config import Resolved
 
 _COLOURS = {Level.OK: "good", Level.WARNING: "odd", Level.PROBLEM: "bad"}
 _LEVEL_COLUMNS, _CHECK_COLUMNS = 9, 14
@@ -31,27 +33,34 @@ _INDENT = "  "
 
 def run(args: Namespace, env: Environment) -> int:
     """Look at everything and tell of it as it is found; return the worst finding's status."""
-    about = _circumstances(args, env)
-    findings, reading = _drained(begin(about))
-    show = _shower(reading, env)
-    for finding in findings:
-        show(finding)
-    for finding in go_on(reading, about) if reading is not None else ():
-        show(finding)
+    reading = read_settings(
+        lambda flags, environ: replace(env, environ=environ).resolve(Namespace(**flags)),
+        vars(args),
+        env.environ,
+    )
+    about = Circumstances(
+        env.environ, env.stdout, env.stderr, record=lambda error: record(error, args, env)
+    )
+    show = _shower(reading.resolved, env)
+    findings = []
+    for finding in examine(reading, about):
         findings.append(finding)
-    ...
+        env.stdout.writelines(f"{line}\n" for line in show(finding))
+        env.stdout.flush()
+    if not reading.resolved.value("json_output", bool):
+        env.stdout.write(f"{_summary(findings)}\n")
     return verdict(findings)
 
 
-def _circumstances(args: Namespace, env: Environment) -> Circumstances:
-    return Circumstances(
-        flags=vars(args),
-        environ=env.environ,
-        stdout=env.stdout,
-        stderr=env.stderr,
-        resolve=lambda flags, environ: replace(env, environ=environ).resolve(Namespace(**flags)),
-        record=lambda error: record(error, args, env),
-    )
+def _shower(resolved: Resolved, env: Environment) -> Callable[[Finding], Iterable[str]]:
+    """Return what turns a finding into the lines to be shown of it."""
+    if resolved.value("json_output", bool):
+        put((), env.stdout)  # what programs read is UTF-8 whatever the locale
+        return lambda finding: [_as_json(finding)]
+    screen = Screen.of(env.stdout, env.environ)
+    if resolved.value("quiet", bool):
+        return lambda finding: () if finding.level is Level.OK else _lines(finding, screen)
+    return lambda finding: _lines(finding, screen)
 
 
 def _as_json(finding: Finding) -> str:

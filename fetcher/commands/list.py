@@ -17,6 +17,7 @@ from fetcher.models import State, Variant
 from fetcher.report.jsonl import dumps, timestamp
 from fetcher.report.units import human_bytes, human_count, human_duration
 from fetcher.tables import Cell, Column, Screen, lines
+from fetcher.text import fit, printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -42,16 +43,16 @@ _ROOMY = 116  # columns from which on the name stands beside the path
 _STATE = Column("STATE", 8, 8)
 _SIZE = Column("SIZE", 7, 7, rank=4, is_right=True)
 _CREATED = Column("CREATED (UTC)", 16, 16, rank=3)
-_STATUS = Column("STATUS", 7, 7, rank=2)
-_ID = Column("ID", 8, 8, rank=1)
+_STATUS = Column("STATUS", 7, 7, rank=1)  # the state says nearly as much
+_ID = Column("ID", 8, 8, rank=2)
 _FILE = Column("FILE", 30, 200)
 _NAME = Column("NAME", 20, 40)
 _PATH = Column("PATH OR REASON", 30, 200)
 _JOB = (
-    Column("CREATED (UTC)", 16, 16, rank=2),
-    Column("AUDIO", 5, 12, rank=3, is_right=True),
-    Column("TRANSACTION", 12, 60, rank=4),
-    Column("ID", 36, 60, rank=1),
+    Column("CREATED (UTC)", 16, 16, rank=1),
+    Column("AUDIO", 5, 12, rank=2, is_right=True),
+    Column("TRANSACTION", 12, 60, rank=3),
+    Column("ID", 36, 60, rank=4),
     Column("NAME", 16, 60),
 )
 
@@ -147,8 +148,9 @@ def _row(entry: Entry, *, is_roomy: bool) -> Sequence[Cell]:
     reason = _reason(entry)
     if is_roomy:
         return (*head, Cell(name), Cell(reason, "bad") if reason else Cell(entry.path or ""))
-    what = entry.path or name
-    return (*head, Cell(f"{reason}: {name}", "bad") if reason else Cell(what))
+    if reason:
+        return (*head, Cell(f"{fit(printable(name), _NAME.least)}: {reason}", "bad"))
+    return (*head, Cell(entry.path or name))
 
 
 def _reason(entry: Entry) -> str:

@@ -283,8 +283,8 @@ def _prove(
     digester = Digester(need)
     proven = 0
     for length, sha256_hex in checkpoints:
-        _feed(data, digester, length - proven)
-        if digester.sha256_hex() != sha256_hex:
+        missing = _feed(data, digester, length - proven)
+        if missing or digester.sha256_hex() != sha256_hex:
             digester = Digester(need)
             data.seek(0)
             _feed(data, digester, proven)
@@ -293,7 +293,9 @@ def _prove(
     return (proven, digester) if proven else None
 
 
-def _feed(data: BinaryIO, digester: Digester, length: int) -> None:
+def _feed(data: BinaryIO, digester: Digester, length: int) -> int:
+    """Let `digester` eat the next `length` bytes; return how many of them are not there."""
     while length > 0 and (block := data.read(min(length, _READ_BYTES))):
         digester.update(block)
         length -= len(block)
+    return length

@@ -31,7 +31,7 @@ _LAST_CHARACTER = "\U0010ffff"
 class Selection:
     """Which rows to read; the defaults select every file of every job.
 
-    `since` is inclusive and `until` exclusive, of `created_at`, aware UTC; `match`: any of
+    `since` and `until` are inclusive, of `created_at`, aware UTC; `match`: any of
     these globs fits `file_name`.
     """
 
@@ -52,7 +52,7 @@ class Selection:
             parts.append("created_us >= ?")
             values.append(to_us(self.since))
         if self.until is not None:
-            parts.append("created_us < ?")
+            parts.append("created_us <= ?")
             values.append(to_us(self.until))
         if self.variant is not None:
             parts.append("variant = ?")
