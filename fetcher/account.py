@@ -41,6 +41,23 @@ _OF_STATE = {
 
 
 @dataclass(slots=True)
+class Rows:
+    """A set of row numbers of the manifest: 125 KB for a million."""
+
+    _bits: bytearray = field(default_factory=bytearray)
+
+    def add(self, seq: int) -> bool:
+        """Add a row; return whether it was not there yet."""
+        index, bit = seq >> 3, 1 << (seq & 7)
+        if index >= len(self._bits):
+            self._bits.extend(bytes(index + 4096 - len(self._bits)))
+        if self._bits[index] & bit:
+            return False
+        self._bits[index] |= bit
+        return True
+
+
+@dataclass(slots=True)
 class Account:
     """Counts by class, bytes, and what the final event needs."""
 
@@ -49,7 +66,7 @@ class Account:
     bytes_stored: int = 0
     bytes_fetched: int = 0
     failed_originals: set[JobId] = field(default_factory=set)
-    _seen: bytearray = field(default_factory=bytearray)
+    _seen: Rows = field(default_factory=Rows)
 
     @property
     def records(self) -> int:
@@ -58,7 +75,7 @@ class Account:
 
     def listed(self, seq: int, before: State | None, after: State) -> bool:
         """Count a record that a page showed; return whether this run sees it for the first time."""
-        if self._mark(seq):
+        if self._seen.add(seq):
             self.counts[_OF_STATE[after]] += 1
             return True
         if before is not None and before is not after:
@@ -67,7 +84,7 @@ class Account:
 
     def taken(self, entry: Entry) -> None:
         """Count a record that an earlier run left to be fetched and no page has shown."""
-        if entry.variant is Variant.DENOISED and self._mark(entry.seq):
+        if entry.variant is Variant.DENOISED and self._seen.add(entry.seq):
             self.counts[Class.TODO] += 1
 
     def ended(self, entry: Entry, outcome: Class, *, stored: int = 0) -> None:
@@ -89,12 +106,3 @@ class Account:
         if before is not after and self.counts[before] > 0:
             self.counts[before] -= 1
             self.counts[after] += 1
-
-    def _mark(self, seq: int) -> bool:
-        index, bit = seq >> 3, 1 << (seq & 7)
-        if index >= len(self._seen):
-            self._seen.extend(bytes(index + 4096 - len(self._seen)))
-        if self._seen[index] & bit:
-            return False
-        self._seen[index] |= bit
-        return True

@@ -7,6 +7,7 @@ thirtieth of opening it with mutagen; everything else by mutagen.
 from __future__ import annotations
 
 import io
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,24 @@ def duration_s(source: bytes | Path) -> float | None:
             return quick_s
     import mutagen  # noqa: PLC0415 - paid only by files that need it
 
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        audio = mutagen.File(io.BytesIO(source) if isinstance(source, bytes) else source)
-        length_s = None if audio is None else audio.info.length
-    except (mutagen.MutagenError, OSError, AttributeError, ValueError, ArithmeticError):
+        audio = mutagen.File(file, options=_formats())
+        length_s = 0.0 if audio is None else float(audio.info.length)
+    except Exception:  # noqa: BLE001 - a foreign parser of foreign bytes raises anything at all
         return None
-    return float(length_s) if length_s else None
+    return length_s if length_s > 0 and math.isfinite(length_s) else None
+
+
+def _formats() -> list[object]:
+    """Return the formats that are measured.
+
+    Not all that mutagen has: a damaged Musepack header, for one, keeps it busy for ever.
+    """
+    from mutagen import aac, aiff, flac, mp3, mp4, oggflac, oggopus, oggspeex, oggvorbis, wave  # noqa: PLC0415 - as above
+
+    ogg = [oggflac.OggFLAC, oggopus.OggOpus, oggspeex.OggSpeex, oggvorbis.OggVorbis]
+    return [aac.AAC, aiff.AIFF, flac.FLAC, mp3.MP3, mp4.MP4, wave.WAVE, *ogg]
 
 
 def _wav_duration_s(content: bytes) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -34,7 +35,19 @@ class Sign:
 
 
 async def write_status(folder: Path, sign: Sign) -> None:
-    """Replace the status file in one step; a disk that refuses changes nothing."""
+    """Replace the status file in one step; a disk that refuses changes nothing.
+
+    A cancellation waits until it is replaced: the next writer uses the same new file.
+    """
+    writing = asyncio.create_task(_replace(folder, sign))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
+
+
+async def _replace(folder: Path, sign: Sign) -> None:
     fresh = folder / f"{STATUS_FILE}.new"
     with contextlib.suppress(OSError):
         async with aiofiles.open(fresh, "w", encoding="utf-8") as file:
@@ -50,7 +63,7 @@ class Systemd:
         microseconds = environ.get("WATCHDOG_USEC", "")
         pid = environ.get("WATCHDOG_PID")
         ours = pid is None or pid == str(os.getpid())
-        is_asked = microseconds.isdigit() and int(microseconds) > 0 and ours
+        is_asked = microseconds.isdecimal() and int(microseconds) > 0 and ours
         self.watchdog_s = int(microseconds) / _MICROSECONDS if is_asked else None
 
     def tell(self, *facts: str) -> None:

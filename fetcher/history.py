@@ -7,17 +7,19 @@ for while the one before is being recorded.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from fetcher.errors import ApiError, ContentError, FetcherError, KeyRefusedError, TransferError
 from fetcher.events import Notice
 from fetcher.paging import Request, Walk
 from fetcher.retry import GiveUp, Policy, decide
+from fetcher.search import Search
 
-_MOST_PROBES = 12  # steps double: enough for a drift of 200,000 records at 50 a page
+_MOST_PROBES = 50  # a million records in pages of one need 40
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from datetime import datetime
     from random import Random
     from typing import Protocol
@@ -52,7 +54,8 @@ class History:
         self._rng = rng
         self._sink = sink
         self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-        self._drift = 0  # how many known jobs the list no longer has, as last seen
+        self._drift = 0  # how many more known jobs than rows of the list are newer, last seen
+        self._widest = 0  # rows of the largest page: what the server gives, whatever is asked
         self.requests = 0
 
     async def pages(self, *, may_be_empty: bool) -> AsyncGenerator[Page, None]:
@@ -94,36 +97,33 @@ class History:
     async def find(self, job_id: JobId, created_at: datetime, rank: int) -> Job | None:
         """Return the listed record of a known job, None when the list no longer has it.
 
-        `rank`: how many known jobs are newer. Deleted records make that too high, new ones
-        too low, so the search goes on from there by the pages' times, in growing steps.
+        `rank`: how many known jobs are newer. Deleted records make that too high, records
+        that cannot be read too low; then the search goes on from there by the pages' times.
         """
-        async for page in self.around(created_at, rank):
-            for job in page.jobs:
-                if job.id == job_id:
-                    return job
+        async with aclosing(self.around(created_at, rank)) as pages:
+            async for page in pages:
+                for job in page.jobs:
+                    if job.id == job_id:
+                        return job
         return None
 
-    async def around(self, created_at: datetime, rank: int) -> AsyncIterator[Page]:
-        """Yield pages nearer and nearer to that time, ending with the one that covers it."""
-        offset = max(0, rank - self._drift - self._page_size // 2)
-        step = self._page_size
+    async def around(self, created_at: datetime, rank: int) -> AsyncGenerator[Page, None]:
+        """Yield pages nearer and nearer to that time, ending with all that can hold it."""
+        width = self._widest or self._page_size
+        search = Search(created_at, guess=rank - self._drift, width=width)
         for _ in range(_MOST_PROBES):
-            page = await self.page(Request(offset, self._page_size))
+            page = await self.page(Request(search.offset, self._page_size))
+            search.feed([job.created_at for job in page.jobs if job.created_at], page.count)
+            if search.position is not None:
+                self._drift = rank - search.position
             yield page
-            times = [job.created_at for job in page.jobs if job.created_at is not None]
-            if times and created_at < min(times):
-                offset += max(step, page.count)
-            elif offset and (not times or created_at > max(times)):
-                offset = max(0, offset - step)
-            else:
-                newer = sum(1 for at in times if at > created_at)
-                self._drift = max(0, rank - offset - newer)
+            if search.finished:
                 return
-            step *= 2
 
     async def _ask(self, request: Request, *, may_be_empty: bool) -> Page:
         self.requests += 1
         page = await self._api.page(request.offset, request.limit)
+        self._widest = max(self._widest, page.count)
         if not page.count and not may_be_empty:
             raise ContentError(
                 "the history is suddenly empty although jobs are known; nothing was forgotten"

@@ -17,11 +17,23 @@ from fetcher.sse import Done, Errored, Processing
 from fetcher.wire import usable_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from typing import Protocol
 
-    from fetcher.client import Api
     from fetcher.events import Sink
     from fetcher.models import Job, JobId
+    from fetcher.sse import Progress
+
+    class Streams(Protocol):
+        """Whoever can open the event stream of a job."""
+
+        def progress(
+            self, job_id: JobId, *, gap_s: float
+        ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+            """Give its events; raises FetcherError."""
+            ...
+
 
 MOST_STREAMS = 8
 _SILENCE_S = 16 * 60.0  # the service itself closes a stream after 15 silent minutes
@@ -31,72 +43,134 @@ _LONGEST_PAUSE_S = 600.0
 
 
 @dataclass(slots=True)
-class Live:
-    """Follows jobs. `on_done` gets the job and its link; `on_end` is called when one failed."""
+class _Stream:
+    """One open stream."""
 
-    api: Api
+    job: Job
+    began_at_s: float
+    has_spoken: bool = False
+    gave_way: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """How long a job is left alone after its stream ended, and until when."""
+
+    pause_s: float
+    ends_at_s: float
+
+
+@dataclass(slots=True)
+class Live:
+    """Follows jobs. `on_done` gets the job and its link; `on_end` is called when one ended.
+
+    `clock`: monotonic seconds.
+    """
+
+    api: Streams
     sink: Sink
     on_done: Callable[[JobId, str], Awaitable[None]]
     on_end: Callable[[], None]
     clock: Callable[[], float]
-    _streams: dict[JobId, asyncio.Task[None]] = field(default_factory=dict)
-    _pauses_s: dict[JobId, float] = field(default_factory=dict)
-    _free_at_s: dict[JobId, float] = field(default_factory=dict)
+    _streams: dict[JobId, _Stream] = field(default_factory=dict)
+    _pauses: dict[JobId, _Pause] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def follow(self, waiting: Sequence[Job]) -> None:
-        """Follow the first of these pending jobs that can be; drop those no longer pending."""
+        """Follow the first of these pending jobs that can be; drop those no longer pending.
+
+        Jobs that were not followed yet come first, then those that wait longest.
+        """
         names = {job.id for job in waiting}
         for job_id in [one for one in self._streams if one not in names]:
-            self._streams.pop(job_id).cancel()
-        for gone in [one for one in self._pauses_s if one not in names]:
-            del self._pauses_s[gone]
-            self._free_at_s.pop(gone, None)
+            self._hang_up(self._streams[job_id])
+        for job_id in [one for one in self._pauses if one not in names]:
+            del self._pauses[job_id]
         now_s = self.clock()
-        patience_s = _TURN_S if len(waiting) > MOST_STREAMS else None
-        for job in waiting:
-            if len(self._streams) >= MOST_STREAMS:
+        free = [job for job in waiting if job.id not in self._streams]
+        for job in sorted(free, key=self._free_at_s):
+            if self._free_at_s(job) > now_s or not self._has_room(now_s):
                 return
-            if job.id not in self._streams and self._free_at_s.get(job.id, 0.0) <= now_s:
-                follow = self._follow(job.id, job.file_name, patience_s)
-                self._streams[job.id] = asyncio.create_task(follow)
+            self._open(job, now_s)
 
     async def close(self) -> None:
         """Close every stream."""
-        streams = list(self._streams.values())
-        self._streams.clear()
-        for stream in streams:
-            stream.cancel()
-        await asyncio.gather(*streams, return_exceptions=True)
+        for stream in list(self._streams.values()):
+            self._hang_up(stream)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _follow(self, job_id: JobId, file_name: str, patience_s: float | None) -> None:
-        pause_s = min(self._pauses_s.get(job_id, _FIRST_PAUSE_S / 2) * 2, _LONGEST_PAUSE_S)
+    def _free_at_s(self, job: Job) -> float:
+        pause = self._pauses.get(job.id)
+        return 0.0 if pause is None else pause.ends_at_s
+
+    def _has_room(self, now_s: float) -> bool:
+        """Return whether one more stream may open; the one that had its turn gives way."""
+        if len(self._streams) < MOST_STREAMS:
+            return True
+        first = min(self._streams.values(), key=lambda stream: stream.began_at_s)
+        if now_s - first.began_at_s < _TURN_S:
+            return False
+        first.gave_way = True
+        self._hang_up(first)
+        return True
+
+    def _open(self, job: Job, now_s: float) -> None:
+        stream = self._streams[job.id] = _Stream(job, now_s)
+        stream.task = asyncio.create_task(self._follow(stream))
+        self._tasks.add(stream.task)
+        stream.task.add_done_callback(self._tasks.discard)
+
+    def _hang_up(self, stream: _Stream) -> None:
+        del self._streams[stream.job.id]
+        if stream.task is not None:
+            stream.task.cancel()
+
+    async def _follow(self, stream: _Stream) -> None:
+        job = stream.job
         try:
-            with contextlib.suppress(FetcherError, TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await self._listen(job_id, file_name)
+            with contextlib.suppress(FetcherError):
+                await self._listen(stream)
         finally:
-            self._pauses_s[job_id] = pause_s
-            self._free_at_s[job_id] = self.clock() + pause_s
-            if self._streams.get(job_id) is asyncio.current_task():
-                del self._streams[job_id]
-            self.sink(JobSettled(id=job_id, file_name=file_name))
+            self._note_end(stream)
+            self.sink(JobSettled(id=job.id, file_name=job.file_name))
 
-    async def _listen(self, job_id: JobId, file_name: str) -> None:
-        async with self.api.progress(job_id, gap_s=_SILENCE_S) as stages:
+    def _note_end(self, stream: _Stream) -> None:
+        """Set the pause: short after a stream that was worth it, longer and longer otherwise."""
+        job_id, now_s = stream.job.id, self.clock()
+        if self._streams.get(job_id) is stream:
+            del self._streams[job_id]
+        before = self._pauses.get(job_id)
+        pause_s = _FIRST_PAUSE_S
+        if before is not None:
+            outlasted = stream.has_spoken and now_s - stream.began_at_s > before.pause_s
+            if not outlasted and not stream.gave_way:
+                pause_s = min(before.pause_s * 2, _LONGEST_PAUSE_S)
+        self._pauses[job_id] = _Pause(pause_s, now_s + pause_s)
+
+    async def _listen(self, stream: _Stream) -> None:
+        job = stream.job
+        async with self.api.progress(job.id, gap_s=_SILENCE_S) as stages:
             async for stage in stages:
                 match stage:
                     case Processing(pct=pct, message=message) if pct is not None:
-                        self._pauses_s.pop(job_id, None)
+                        stream.has_spoken = True
                         self.sink(
-                            JobProgress(id=job_id, file_name=file_name, pct=pct, message=message)
+                            JobProgress(
+                                id=job.id, file_name=job.file_name, pct=pct, message=message
+                            )
                         )
-                    case Done(url=url):
-                        usable = usable_url(url)
-                        if usable is not None:
-                            await self.on_done(job_id, usable)
+                    case Done() if (url := _link(stage, job.id)) is not None:
+                        await self.on_done(job.id, url)
                         return
-                    case Errored():
-                        self.on_end()
+                    case Done() | Errored():
+                        self.on_end()  # the list knows more
                         return
                     case _:
                         pass
+
+
+def _link(done: Done, job_id: JobId) -> str | None:
+    """Return the link of a `done`, None where it is unusable or another job's."""
+    is_ours = done.denoise_id is None or done.denoise_id.casefold() == job_id.casefold()
+    return usable_url(done.url) if is_ours else None

@@ -91,7 +91,13 @@ OPTIONS: tuple[Option, ...] = (
     *_own(
         "layout",
         Option("check", kinds.TEMPLATE, None, "show where the known jobs would go", flag_only=True),
-        Option("apply", kinds.SWITCH, _OFF, "move the files to where --output says"),
+        Option(
+            "apply",
+            kinds.SWITCH,
+            _OFF,
+            "move the files to where TEMPLATE or --output says",
+            flag_only=True,
+        ),
     ),
     *_own(
         "config",

@@ -7,6 +7,7 @@ see (a failed job that succeeds after all) is found by the next full pass.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from fetcher.manifest.store import Store
 from fetcher.paging import Walk
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from fetcher.models import Job, JobId
     from fetcher.run import Run
 
@@ -36,6 +39,14 @@ class Poller:
         return frozenset(
             job_id for job_id, misses in self._misses.items() if misses >= _GONE_AFTER_MISSES
         )
+
+    async def learn(self, listed: Collection[JobId]) -> None:
+        """Take note of which pending jobs a full pass has seen: the others have disappeared."""
+        self._misses = {one: misses for one, misses in self._misses.items() if one not in listed}
+        for job in await self.run.manifest.do(Store.waiting):
+            if job.id not in listed and job.id not in self.gone:
+                self._misses[job.id] = _GONE_AFTER_MISSES
+                self.run.sink(JobSettled(id=job.id, file_name=job.file_name))
 
     async def poll(self) -> int:
         """Look once; return how many jobs were new. Raises KeyRefusedError, ApiError."""
@@ -57,7 +68,10 @@ class Poller:
         return new
 
     async def _read_head(self, seen: set[JobId]) -> int:
-        """Absorb the newest pages up to one that brings nothing new."""
+        """Absorb the newest pages up to one that goes further and brings nothing new.
+
+        Pages that the walk reads again, to see that nothing moved, bring nothing new either.
+        """
         run = self.run
         walk = Walk(run.settings.page_size)
         may_be_empty = await run.manifest.do(Store.is_empty)
@@ -66,28 +80,40 @@ class Poller:
             page = await run.history.page(walk.next, may_be_empty=may_be_empty)
             walk.feed([job.id for job in page.jobs], page.count)
             absorbed = await run.absorb(page, retry_base=run.run_base)
+            is_further = any(job.id not in seen for job in page.jobs)
             seen.update(job.id for job in page.jobs)
             new += absorbed.new
             may_be_empty = True
-            if page.jobs and not absorbed.new:
+            if is_further and not absorbed.new:
                 break
         return new
 
     async def _look_at_old_pending(self, seen: set[JobId]) -> None:
-        run = self.run
-        for job in reversed(await run.manifest.do(Store.waiting)):
-            if job.id in seen or job.id in self.gone or job.created_at is None:
-                continue
-            rank = await run.manifest.do(Store.count_newer, job.created_at)
-            async for page in run.history.around(job.created_at, rank):
-                await run.absorb(page, retry_base=run.run_base)
-                seen.update(one.id for one in page.jobs)
+        for job in reversed(await self.run.manifest.do(Store.waiting)):
+            if job.id not in seen and job.id not in self.gone:
+                await self._look_for(job, seen)
             if job.id in seen:
                 self._misses.pop(job.id, None)
             else:
                 self._miss(job)
 
+    async def _look_for(self, job: Job, seen: set[JobId]) -> None:
+        """Absorb the pages around a job, up to the one that has it.
+
+        Where a job without a time stands cannot be told: it is among the newest or missing.
+        """
+        run = self.run
+        if job.created_at is None:
+            return
+        rank = await run.manifest.do(Store.count_newer, job.created_at)
+        async with aclosing(run.history.around(job.created_at, rank)) as pages:
+            async for page in pages:
+                await run.absorb(page, retry_base=run.run_base)
+                seen.update(one.id for one in page.jobs)
+                if job.id in seen:
+                    return
+
     def _miss(self, job: Job) -> None:
-        self._misses[job.id] = self._misses.get(job.id, 0) + 1
-        if self._misses[job.id] == _GONE_AFTER_MISSES:
+        misses = self._misses[job.id] = self._misses.get(job.id, 0) + 1
+        if misses == _GONE_AFTER_MISSES:
             self.run.sink(JobSettled(id=job.id, file_name=job.file_name))

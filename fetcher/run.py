@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fetcher.account import Class
+from fetcher.account import Class, Rows
 from fetcher.events import (
     JobFailed,
     JobPending,
@@ -21,7 +22,7 @@ from fetcher.events import (
     RunCompleted,
 )
 from fetcher.manifest.store import Intake, Store
-from fetcher.models import State
+from fetcher.models import JobId, State
 
 if TYPE_CHECKING:
     from fetcher.destination import Destination
@@ -88,17 +89,23 @@ class Run:
         elif one.after is State.REJECTED and one.before is not State.REJECTED:
             self.sink(JobFailed(id=job.id, file_name=job.file_name, error=job.error))
 
-    async def list_all(self) -> None:
+    async def list_all(self) -> frozenset[JobId]:
         """Absorb the whole history and queue what earlier runs left; a full pass.
 
+        Returns the jobs that are listed and not finished by the service.
         Raises KeyRefusedError, ApiError.
         """
         asked_before = self.history.requests
         retry_base = await self.manifest.do(Store.sync_tickets)
         may_be_empty = await self.manifest.do(Store.is_empty)
-        seen_before, new = self.account.records, 0
-        async for page in self.history.pages(may_be_empty=may_be_empty):
-            new += (await self.absorb(page, retry_base=retry_base)).new
+        records = new = 0
+        seen, waiting = Rows(), set[JobId]()
+        async with aclosing(self.history.pages(may_be_empty=may_be_empty)) as pages:
+            async for page in pages:
+                absorbed = await self.absorb(page, retry_base=retry_base)
+                new += absorbed.new
+                records += sum(seen.add(one.seq) for one in absorbed.listed)
+                waiting.update(one.job.id for one in absorbed.listed if one.after is State.WAITING)
         await self.requeue()
         now = datetime.now(UTC).isoformat()
         await self.manifest.do(
@@ -113,11 +120,12 @@ class Run:
         self.sink(
             PollCompleted(
                 requests=self.history.requests - asked_before,
-                records=self.account.records - seen_before,
+                records=records,
                 new=new,
                 pending=self.account.counts[Class.PENDING],
             )
         )
+        return frozenset(waiting)
 
     async def requeue(self) -> None:
         """Queue what earlier runs left to be fetched."""

@@ -108,7 +108,7 @@ class Watch:
     async def _poll_once(self) -> None:
         try:
             if await self._is_full_pass_due():
-                await self._run.list_all()
+                await self._poller.learn(await self._run.list_all())
                 new = 1
             else:
                 if not self._polled_once:

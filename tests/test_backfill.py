@@ -603,10 +603,10 @@ async def test_since_and_until_bound_created_at(tmp_path: Path, sim: Simulator) 
     ran = await run(
         sim.api_url, tmp_path, since="2026-03-02T00:00:00Z", until="2026-03-04T00:00:00Z"
     )
-    assert sorted(path.partition("/")[0] for path in files(tmp_path)) == ["2", "3"]
-    assert (ran.exit_code, ran.final.filtered) == (0, 3)
+    assert sorted(path.partition("/")[0] for path in files(tmp_path)) == ["2", "3", "4"]
+    assert (ran.exit_code, ran.final.filtered) == (0, 2)
     wider = await run(sim.api_url, tmp_path)
-    assert (wider.final.downloaded, wider.final.already) == (3, 2)
+    assert (wider.final.downloaded, wider.final.already) == (2, 3)
 
 
 async def test_match_and_source_type_choose(tmp_path: Path, sim: Simulator) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import KEY, check_mirror, eventually, files, run, unfinished
+from support import KEY, check_mirror, eventually, files, unfinished
 
 from fetcher.simulator import Fault, Serving, Simulator
 
@@ -22,23 +24,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SLOW = Serving(rate_bytes_s=300_000)
-CHECKPOINT_BYTES = 8 << 20  # what a kill may cost a transfer (issue 3)
 _QUICK = ("--retry-delay", "0.01", "--retries", "2", "--min-free", "0", "-j", "4")
 
 
 @asynccontextmanager
 async def fetcher(
-    sim: Simulator, dest: Path, *options: str, command: str = "backfill", key: str = KEY
+    sim: Simulator,
+    dest: Path,
+    *options: str,
+    key: str = KEY,
+    stdout: int = asyncio.subprocess.PIPE,
 ) -> AsyncIterator[Process]:
     """Give a running `fetcher`; it is killed at the end if it still runs."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "fetcher", command),
+        *(sys.executable, "-W", "error", "-m", "fetcher", "backfill"),
         *("--api-url", sim.api_url, "-d", str(dest), *_QUICK, *options),
         env={**kept, "HOME": str(dest.parent), "MUNSIT_API_KEY": key},
         cwd=dest.parent,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
@@ -74,7 +79,7 @@ async def end_of(process: Process) -> Ended:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     async with asyncio.timeout(30):
-        out, err = (data.decode() for data in await process.communicate())
+        out, err = ((data or b"").decode() for data in await process.communicate())
     assert process.returncode is not None
     for text in (out, err):
         assert KEY not in text
@@ -84,9 +89,9 @@ async def end_of(process: Process) -> Ended:
     return Ended(process.returncode, out, err, loop.time() - began_s)
 
 
-async def ended(sim: Simulator, dest: Path, *options: str, **more: str) -> Ended:
+async def ended(sim: Simulator, dest: Path, *options: str, key: str = KEY) -> Ended:
     """Return how a whole run ends."""
-    async with fetcher(sim, dest, *options, **more) as process:
+    async with fetcher(sim, dest, *options, key=key) as process:
         return await end_of(process)
 
 
@@ -94,6 +99,11 @@ def arrived(dest: Path) -> int:
     """Return how many bytes of unfinished files are on disk."""
     folder = dest / ".fetcher" / "partial"
     return sum(path.stat().st_size for path in folder.glob("*.part")) if folder.exists() else 0
+
+
+def asked(sim: Simulator, count: int) -> bool:
+    """Return whether so many requests for audio have come."""
+    return len(sim.audio_requests()) >= count
 
 
 def let_go(sim: Simulator) -> None:
@@ -105,9 +115,7 @@ def let_go(sim: Simulator) -> None:
 # ---- kill -9 -----------------------------------------------------------------------------
 
 
-async def test_a_killed_process_is_gone_on_from_by_the_next(
-    tmp_path: Path, sim: Simulator
-) -> None:
+async def test_a_killed_process_is_gone_on_from_by_the_next(tmp_path: Path, sim: Simulator) -> None:
     dest = tmp_path / "dest"
     sim.add_jobs(4, size_bytes=700_000, serving=SLOW)
     async with fetcher(sim, dest, "--json") as process:
@@ -126,7 +134,7 @@ async def test_a_killed_process_is_gone_on_from_by_the_next(
     assert unfinished(dest) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_kills_at_odd_moments_never_cost_a_file(
     seed: int, tmp_path: Path, sim: Simulator
 ) -> None:
@@ -134,7 +142,7 @@ async def test_kills_at_odd_moments_never_cost_a_file(
     sim.add_jobs(40, size_bytes=20_000)
     for count in (3 + 2 * seed, 15 + seed):
         async with fetcher(sim, dest) as process:
-            await eventually(lambda count=count: len(sim.audio_requests()) >= count)
+            await eventually(partial(asked, sim, count))
             process.kill()
             await process.wait()
         assert all(data in {sim.content(job) for job in sim.ids} for data in files(dest).values())
@@ -144,20 +152,6 @@ async def test_kills_at_odd_moments_never_cost_a_file(
     assert unfinished(dest) == []
     # Each kill may cost what four workers had under way and what was not yet in place.
     assert len(sim.audio_requests()) <= 40 + 2 * (4 + 64)
-
-
-async def test_readers_work_after_a_kill(tmp_path: Path, sim: Simulator) -> None:
-    dest = tmp_path / "dest"
-    sim.add_jobs(3)
-    sim.add_job(size_bytes=900_000, serving=SLOW)
-    async with fetcher(sim, dest) as process:
-        await eventually(lambda: arrived(dest) > 0 and len(files(dest)) == 3)
-        process.kill()
-        await process.wait()
-    before = files(dest)
-    planned = await ended(sim, dest, "--dry-run", "--json")
-    assert planned.status == 0
-    assert files(dest) == before
 
 
 # ---- signals -----------------------------------------------------------------------------
@@ -247,8 +241,10 @@ async def test_events_are_one_json_object_a_line_and_nothing_else_is_on_stdout(
     sim.add_job(status="pending")
     sim.add_raw(7)
     lost = sim.add_job(size_bytes=50_000)
-    sim.faults.add(Fault("audio", job=lost, times=None, cut_after_bytes=100, status=None))
-    sim.faults.add(Fault("audio", job=lost, after=1, times=None, status=500))
+    sim.faults.add(
+        Fault("audio", job=lost, cut_after_bytes=100),
+        Fault("audio", job=lost, after=1, times=None, status=500),
+    )
     done = await ended(sim, tmp_path / "dest", "--json")
     kinds = {event["event"] for event in done.events}
     assert done.status == 1
@@ -259,12 +255,6 @@ async def test_events_are_one_json_object_a_line_and_nothing_else_is_on_stdout(
     started = [e["id"] for e in done.events if e["event"] == "download.started"]
     over = [e["id"] for e in done.events if e["event"] in {"download.completed", "download.failed"}]
     assert sorted(started) == sorted(over)
-
-
-async def test_some_failed_files_are_1(tmp_path: Path, sim: Simulator) -> None:
-    sim.add_jobs(2)
-    sim.faults.add(Fault("audio", job=sim.ids[0], times=None, status=500))
-    assert (await ended(sim, tmp_path / "dest")).status == 1
 
 
 async def test_a_missing_key_is_2_and_nothing_is_made(tmp_path: Path, sim: Simulator) -> None:
@@ -286,9 +276,7 @@ async def test_an_unreachable_api_is_4(tmp_path: Path, sim: Simulator) -> None:
     assert (done.status, done.last["exit_code"]) == (4, 4)
 
 
-async def test_a_held_destination_is_5_and_names_the_holder(
-    tmp_path: Path, sim: Simulator
-) -> None:
+async def test_a_held_destination_is_5_and_names_the_holder(tmp_path: Path, sim: Simulator) -> None:
     dest = tmp_path / "dest"
     sim.add_jobs(2, size_bytes=900_000, serving=SLOW)
     async with fetcher(sim, dest) as holder:
@@ -300,17 +288,6 @@ async def test_a_held_destination_is_5_and_names_the_holder(
     assert str(holder.pid) in second.stderr
     assert "backfill" in second.stderr
     assert planned.status == 0
-
-
-async def test_a_killed_holder_frees_the_destination(tmp_path: Path, sim: Simulator) -> None:
-    dest = tmp_path / "dest"
-    sim.add_jobs(2, size_bytes=900_000, serving=SLOW)
-    async with fetcher(sim, dest) as holder:
-        await eventually(lambda: arrived(dest) > 0)
-        holder.kill()
-        await holder.wait()
-    let_go(sim)
-    assert (await ended(sim, dest)).status == 0
 
 
 async def test_another_process_may_be_waited_for(tmp_path: Path, sim: Simulator) -> None:
@@ -331,20 +308,10 @@ async def test_a_file_in_place_of_the_destination_is_6(tmp_path: Path, sim: Simu
     assert dest.read_bytes() == b"mine"
 
 
-async def test_too_little_space_is_6(tmp_path: Path, sim: Simulator) -> None:
-    sim.add_jobs(2)
-    done = await ended(sim, tmp_path / "dest", "--json", "--min-free", "900T")
-    assert (done.status, done.last["exit_code"]) == (6, 6)
-    assert "--min-free" in done.stderr
-    assert (await run(sim.api_url, tmp_path / "dest")).exit_code == 0
-
-
 async def test_a_file_size_limit_of_the_system_is_a_full_disk(
     tmp_path: Path, sim: Simulator
 ) -> None:
     """RLIMIT_FSIZE: writes beyond it fail as they do on a full disk or over a quota."""
-    import resource
-
     dest = tmp_path / "dest"
     sim.add_jobs(2)
     large = sim.add_job("large.wav", size_bytes=3_000_000)
@@ -363,16 +330,18 @@ async def test_a_file_size_limit_of_the_system_is_a_full_disk(
     assert started["resumed_from"] > 0
 
 
-async def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path, sim: Simulator) -> None:
-    sim.add_jobs(50)
-    async with fetcher(sim, tmp_path / "dest", "--json") as process:
-        assert process.stdout is not None
-        await process.stdout.readline()
-        process.stdout.close() if hasattr(process.stdout, "close") else None
-        process.stdout._transport.close()  # type: ignore[attr-defined]  # as `head -1` does
-        assert process.stderr is not None
-        async with asyncio.timeout(20):
-            err = (await process.stderr.read()).decode()
-            await process.wait()
-    assert "Traceback" not in err
-    assert process.returncode == 0
+async def test_a_reader_that_has_seen_enough_ends_the_run_without_a_fault(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    dest = tmp_path / "dest"
+    sim.add_jobs(3, size_bytes=600_000, serving=SLOW)
+    read_end, write_end = os.pipe()
+    async with fetcher(sim, dest, "--json", stdout=write_end) as process:
+        os.close(write_end)
+        await eventually(lambda: arrived(dest) > 0)
+        os.close(read_end)  # as `head` does
+        stopped = await end_of(process)
+    assert stopped.seconds < 5
+    let_go(sim)
+    assert (await ended(sim, dest)).status == 0
+    check_mirror(sim, dest)

@@ -389,12 +389,35 @@ async def test_an_old_job_that_comes_back_is_looked_for_after_a_full_pass(
         for _ in range(3):
             await at.poll()
         sim.add_job(id=jobs[120], status="pending", created_at=created_at)
-        await at.run.list_all()
-        at.poller.look_again()
+        await at.poller.learn(await at.run.list_all())
+        assert at.poller.gone == frozenset()
         await at.poll()
         sim.finish(jobs[120])
         await at.poll()
         assert await at.state(jobs[120]) is State.QUEUED
+
+
+async def test_a_full_pass_settles_at_once_what_has_disappeared(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    jobs = sim.add_jobs(100)
+    sim.reopen(jobs[0])
+    sim.reopen(jobs[50])
+    async with polled(sim, tmp_path) as at:
+        sim.delete(jobs[50])
+        for _ in range(2):
+            await at.poller.learn(await at.run.list_all())
+        assert at.poller.gone == {jobs[50]}
+        assert [event.id for event in at.of(JobSettled)] == [jobs[50]]
+
+
+async def test_every_full_pass_tells_how_many_records_it_saw(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(90)
+    async with polled(sim, tmp_path) as at:
+        await at.run.list_all()
+        assert [event.records for event in at.of(PollCompleted)] == [90, 90]
 
 
 async def test_half_of_the_pending_jobs_can_disappear_at_once(

@@ -33,10 +33,13 @@ class Mount:
         return self.kind in _NETWORK
 
 
-def mount_of(folder: Path, table: Path = MOUNTS) -> Mount | None:
-    """Return the file system that `folder` is on, None where the system does not tell."""
+def mount_of(folder: Path, table: Path | None = None) -> Mount | None:
+    """Return the file system that `folder` is on, None where the system does not tell.
+
+    `table`: where the mounts stand, in place of the kernel's.
+    """
     try:
-        lines = table.read_text(errors="surrogateescape").splitlines()
+        lines = (table or MOUNTS).read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     where = os.path.realpath(folder)

@@ -194,8 +194,16 @@ _TABLE = (
     Command(
         "layout",
         "try an --output template on the known jobs, or move files to it",
-        (("fetcher layout --check '{created:%Y}/{stem}.{id}{ext}'", "where files would go"),),
+        (
+            ("fetcher layout --check '{created:%Y}/{stem}.{id}{ext}'", "where files would go"),
+            ("fetcher layout --apply", "move them to where --output says"),
+        ),
         _SET,
+        "Without --apply nothing is moved. With it each complete file is renamed, never over"
+        " another one, and its record with it; folders that are then empty go. New files go where"
+        " --output of the settings says.",
+        words="[TEMPLATE]",
+        most_words=1,
     ),
     Command(
         "completion",

@@ -47,7 +47,8 @@ def run(args: Namespace, env: Environment) -> int:
         findings.append(finding)
         env.stdout.writelines(f"{line}\n" for line in show(finding))
         env.stdout.flush()
-    if not reading.resolved.value("json_output", bool):
+    resolved = reading.resolved
+    if not (resolved.value("json_output", bool) or resolved.value("quiet", bool)):
         env.stdout.write(f"{_summary(findings)}\n")
     return verdict(findings)
 

@@ -80,6 +80,30 @@ class Places:
         """Return whether the path's folder, links resolved, is inside DIR."""
         return _is_inside((self.root / path).parent, self.root)
 
+    def beginning(self, path: str, most_bytes: int) -> bytes:
+        """Return the first bytes of a regular file inside DIR, none of anything else."""
+        found = self.find(path)
+        if found is None or not stat.S_ISREG(found.st_mode) or not self.contains(path):
+            return b""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with open(os.open(self.root / path, flags), "rb") as file:  # noqa: PTH123 - descriptor
+                return file.read(most_bytes)
+        except OSError:
+            return b""
+
+    def prune(self, path: str) -> None:
+        """Remove the folders above `path` that are empty, up to DIR, which stays."""
+        for folder in list((self.root / path).parents)[: path.count("/")]:
+            if not self.contains(str(folder.relative_to(self.root))):
+                return
+            try:
+                folder.rmdir()  # refuses a link, and whatever is not empty
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return
+
     def put(self, source: Path, path: str, *, over_file: bool = False) -> tuple[int, list[Path]]:
         """Rename `source` to the relative path; return its folder (open) and the folders
         whose entries changed, DIR itself first where it is among them.

@@ -50,8 +50,9 @@ def seal(
 
     A file that is already in place with the very same bytes counts as done.
     """
+    unwritten = (one.content for one in group if not one.is_durable)
     try:
-        space.check()
+        space.check(sum(len(content) for content in unwritten if isinstance(content, bytes)))
     except FetcherError as error:
         return [error] * len(group)
     troubles = list(threads.map(_make_durable, group))
@@ -149,8 +150,8 @@ def _stands_already(one: Sealable, places: Places) -> bool:
         return False
     try:
         sha256, _ = digest_file(places.root / one.path)
-    except PlaceError:
-        return False
+    except FetcherError:
+        return False  # whatever it is, it is not ours
     if sha256 != one.sha256:
         return False
     with explained(one.part_path):

@@ -36,10 +36,10 @@ class Space:
         """Give back whatever was set aside for `holder`."""
         self._promised.pop(holder, None)
 
-    def check(self) -> None:
-        """Raise StorageError when the disk would be filled below the limit."""
+    def check(self, more_bytes: int = 0) -> None:
+        """Raise StorageError when `more_bytes` would fill the disk below the limit."""
         free = free_bytes(self._folder)
-        if free - sum(self._promised.values()) < self._min_free_bytes:
+        if free - more_bytes - sum(self._promised.values()) < self._min_free_bytes:
             raise StorageError(
                 f"Not enough space in {self._folder}: {free} bytes are free, and --min-free "
                 f"keeps {self._min_free_bytes} of them. Free some space or lower --min-free; "

@@ -1,7 +1,11 @@
-"""Rows of the manifest as values and back. Times are stored as microseconds since 1970 UTC."""
+"""Rows of the manifest as values and back. Times are stored as microseconds since 1970 UTC.
+
+A row that no fetcher has written is SQLite's kind of error: the manifest is damaged.
+"""
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_UNREADABLE = (ValueError, TypeError, OverflowError)
 
 JOB_COLUMNS = (
     "id, status, file_name, created_us, updated_us, source_type, audio_format, "
@@ -56,38 +61,67 @@ def job_values(job: Job) -> tuple[Any, ...]:
 
 
 def to_job(row: Sequence[Any]) -> Job:
-    """Return the job of a row that begins with JOB_COLUMNS."""
-    return Job(
-        id=JobId(row[0]),
-        status=Status(row[1]),
-        file_name=row[2],
-        created_at=from_us(row[3]),
-        updated_at=from_us(row[4]),
-        source_type=row[5],
-        audio_format=row[6],
-        audio_duration_s=row[7],
-        audio_size_bytes=row[8],
-        user_id=row[9],
-        transaction_id=row[10],
-        error=row[11],
-        audio_url=row[12],
-        original_audio_url=row[13],
-    )
+    """Return the job of a row that begins with JOB_COLUMNS; raises sqlite3.DataError."""
+    try:
+        return Job(
+            id=JobId(row[0]),
+            status=Status(row[1]),
+            file_name=row[2],
+            created_at=from_us(row[3]),
+            updated_at=from_us(row[4]),
+            source_type=row[5],
+            audio_format=row[6],
+            audio_duration_s=row[7],
+            audio_size_bytes=row[8],
+            user_id=row[9],
+            transaction_id=row[10],
+            error=row[11],
+            audio_url=row[12],
+            original_audio_url=row[13],
+        )
+    except _UNREADABLE as error:
+        raise sqlite3.DataError(f"a row cannot be read: {error}") from error
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
-    """Return the entry of a row of ENTRY_COLUMNS."""
+    """Return the entry of a row of ENTRY_COLUMNS; raises sqlite3.DataError."""
     seq, variant, state, path, total, stored, sha256, attempts, error, completed = row[_JOB_WIDTH:]
-    return Entry(
-        seq=seq,
-        job=to_job(row),
-        variant=Variant(variant),
-        state=State(state),
-        path=path,
-        bytes_total=total,
-        bytes_stored=stored,
-        sha256=sha256,
-        attempts=attempts,
-        last_error=error,
-        completed_at=from_us(completed),
-    )
+    job = to_job(row)
+    try:
+        return Entry(
+            seq=seq,
+            job=job,
+            variant=Variant(variant),
+            state=State(state),
+            path=path,
+            bytes_total=total,
+            bytes_stored=stored,
+            sha256=sha256,
+            attempts=attempts,
+            last_error=error,
+            completed_at=from_us(completed),
+        )
+    except _UNREADABLE as trouble:
+        raise sqlite3.DataError(f"a row cannot be read: {trouble}") from trouble
+
+
+def to_state(text: str) -> State:
+    """Return the state that a row holds; raises sqlite3.DataError."""
+    try:
+        return State(text)
+    except ValueError as error:
+        raise sqlite3.DataError(f"a row cannot be read: {error}") from error
+
+
+def to_variant(text: str) -> Variant:
+    """Return the variant that a row holds; raises sqlite3.DataError."""
+    try:
+        return Variant(text)
+    except ValueError as error:
+        raise sqlite3.DataError(f"a row cannot be read: {error}") from error
+
+
+def place_in_list(row: Sequence[Any]) -> tuple[bool, int, str, str]:
+    """Return what grows from row to row of ENTRY_COLUMNS, newest job first, undated ones last."""
+    created_us = row[3]
+    return created_us is None, -(created_us or 0), row[0], row[_JOB_WIDTH + 1]

@@ -12,7 +12,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from fetcher.errors import FetcherError, ManifestError, StorageError
-from fetcher.models import State
+from fetcher.manifest.rows import to_state
 from fetcher.plan import Known
 
 if TYPE_CHECKING:
@@ -115,16 +115,20 @@ def exists(path: Path) -> bool:
     return True
 
 
-def open_readonly(path: Path) -> sqlite3.Connection:
+def has_log(path: Path) -> bool:
+    """Return whether a write-ahead log is beside the manifest: somebody writes, or was killed."""
+    return path.with_name(path.name + "-wal").exists()
+
+
+def open_readonly(path: Path, *, is_quiet: bool) -> sqlite3.Connection:
     """Return a read-only connection to a judged manifest.
 
-    Without a write-ahead log beside it nobody is writing, and the file is opened as
-    immutable, which leaves no trace beside it. Raises ManifestError, StorageError.
+    `is_quiet`: nobody is writing. The file is then opened as immutable, which leaves no
+    trace beside it. Raises ManifestError, StorageError.
     """
     _judge_header(path)
-    quiet = not path.with_name(path.name + "-wal").exists()
     with translated(path):
-        db = _connect_readonly(path, immutable=quiet)
+        db = _connect_readonly(path, immutable=is_quiet)
         try:
             _judge(db, path)
         except BaseException:
@@ -139,7 +143,7 @@ def open_writable(path: Path) -> sqlite3.Connection:
     Raises ManifestError for a damaged or newer file, which is then untouched.
     """
     if exists(path):
-        open_readonly(path).close()
+        open_readonly(path, is_quiet=not has_log(path)).close()
     else:
         _create(path)
     with translated(path):
@@ -170,14 +174,14 @@ def known(db: sqlite3.Connection, ids: Sequence[JobId], variant: Variant) -> dic
             (str(variant), *some),
         )
         for job_id, seq, status, updated_us, state, ticket, total in rows:
-            found[job_id] = Known(seq, status, updated_us, State(state), ticket, total)
+            found[job_id] = Known(seq, status, updated_us, to_state(state), ticket, total)
     return found
 
 
 def check_whole(path: Path) -> str | None:
     """Return what a full integrity check finds wrong, None when all is well."""
     with translated(path):
-        db = open_readonly(path)
+        db = open_readonly(path, is_quiet=not has_log(path))
         try:
             verdict = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
         finally:

@@ -199,8 +199,8 @@ class Store:
                 f"SELECT ticket, {ENTRY_COLUMNS} FROM entry WHERE {_TODO_SQL} AND ticket > ? "
                 "ORDER BY ticket LIMIT ?",
                 (after_ticket, limit),
-            ).fetchall()
-        return [(row[0], to_entry(row[1:])) for row in rows]
+            )
+            return [(row[0], to_entry(row[1:])) for row in rows]
 
     def requeue(self, run_base: int) -> int:
         """Give a ticket to whatever earlier runs left to be fetched; return how many."""
@@ -276,7 +276,7 @@ class Store:
                 ).fetchone()
                 for seq in seqs
             ]
-        return [to_entry(row) for row in rows if row is not None]
+            return [to_entry(row) for row in rows if row is not None]
 
     def unfinished(self) -> set[int]:
         """Return the rows that are still to be fetched."""
@@ -295,7 +295,7 @@ class Store:
                 f"SELECT {ENTRY_COLUMNS} FROM entry WHERE id = ? AND variant = 'denoised'",
                 (job_id,),
             ).fetchone()
-        entry = None if row is None else to_entry(row)
+            entry = None if row is None else to_entry(row)
         if entry is None or entry.state is State.COMPLETE or entry.state in TODO:
             return None
         done = replace(entry.job, status=Status.SUCCESS, audio_url=url, error=None)
@@ -311,6 +311,22 @@ class Store:
         """
         with self._transaction() as db:
             return [_claim(db, seq, candidates) for seq, candidates in wanted]
+
+    def relocate(self, moved: Sequence[tuple[int, str, str]]) -> list[bool]:
+        """Record where complete files are now, as (row, path, key); return whether each was.
+
+        A path that belongs to another row is not given to a second one.
+        """
+        with self._transaction() as db:
+            return [
+                db.execute(
+                    "UPDATE OR IGNORE entry SET path = ?, path_key = ? "
+                    "WHERE seq = ? AND state = 'complete'",
+                    (path, key, seq),
+                ).rowcount
+                == 1
+                for seq, path, key in moved
+            ]
 
     def forget_paths(self) -> None:
         """Let the paths of unfinished files be decided anew (the template has changed)."""
@@ -379,8 +395,8 @@ class Store:
             rows = self._db.execute(
                 f"SELECT {JOB_COLUMNS} FROM entry WHERE state = 'waiting' "
                 "AND variant = 'denoised' ORDER BY created_us"
-            ).fetchall()
-        return [to_job(row) for row in rows]
+            )
+            return [to_job(row) for row in rows]
 
     def count_newer(self, created_at: datetime) -> int:
         """Return how many known jobs were created after that instant."""
