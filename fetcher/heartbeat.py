@@ -67,7 +67,7 @@ class Systemd:
         self.watchdog_s = int(microseconds) / _MICROSECONDS if is_asked else None
 
     def tell(self, *facts: str) -> None:
-        """Send facts such as `READY=1`; a manager that does not listen changes nothing."""
+        """Send facts such as `READY=1`; a manager that does not listen or read changes nothing."""
         if not self._address:
             return
         address = self._address
@@ -77,4 +77,5 @@ class Systemd:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
         ):
+            channel.settimeout(0)  # the event loop must not wait for it
             channel.sendto("\n".join(facts).encode(), address)

@@ -77,7 +77,13 @@ OPTIONS: tuple[Option, ...] = (
     *_own(
         "simulate",
         Option("port", number(0, 65_535), 0, "loopback port; 0 takes a free one"),
-        Option("jobs", number(0, 1_000_000), None, "so many finished jobs", default_text="25"),
+        Option(
+            "jobs",
+            number(0, 1_000_000),
+            None,
+            "serve so many finished jobs",
+            default_text="those of the demo",
+        ),
     ),
     *_own(
         "watch",

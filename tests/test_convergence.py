@@ -86,35 +86,42 @@ class Histories(RuleBasedStateMachine):
         self.foreign: set[Path] = set()
         self.serial = 0
 
-    @initialize(seed=st.integers(0, 3))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 3), jobs=st.integers(1, 12), size=st.sampled_from(SIZES))
+    def begin(self, seed: int, jobs: int, size: int) -> None:
         self.sim = Simulator(seed)
         self.runner.run(self.sim.__aenter__())
+        for job in self.sim.add_jobs(jobs, size_bytes=size):
+            self.versions[job] = {self.sim.content(job)}
 
     def teardown(self) -> None:
         try:
             if hasattr(self, "sim"):
                 self.converge()
-                self.runner.run(self.sim.__aexit__(None, None, None))
         finally:
+            if hasattr(self, "sim"):
+                self.runner.run(self.sim.__aexit__(None, None, None))
             self.runner.close()
             shutil.rmtree(self.home)
 
     # ---- the service ----
 
     @rule(
+        count=st.integers(1, 4),
         name=st.sampled_from(NAMES),
         size=st.sampled_from(SIZES),
         serving=st.sampled_from(SERVINGS),
         alike=st.booleans(),
         status=st.sampled_from(["success", "success", "pending", "failed"]),
     )
-    def add(self, name: str, size: int, serving: Serving, *, alike: bool, status: Any) -> None:
-        """Add a job; some ids begin alike."""
-        self.serial += 1
-        job_id = f"aaaaaaaa-0000-4000-8000-{self.serial:012d}" if alike else None
-        job = self.sim.add_job(name, size_bytes=size, serving=serving, id=job_id, status=status)
-        self.versions[job] = {self.sim.content(job)}
+    def add(
+        self, count: int, name: str, size: int, serving: Serving, alike: bool, status: Any
+    ) -> None:
+        """Add jobs; some ids begin alike."""
+        for _ in range(count):
+            self.serial += 1
+            job_id = f"aaaaaaaa-0000-4000-8000-{self.serial:012d}" if alike else None
+            job = self.sim.add_job(name, size_bytes=size, serving=serving, id=job_id, status=status)
+            self.versions[job] = {self.sim.content(job)}
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -146,7 +153,7 @@ class Histories(RuleBasedStateMachine):
     def trouble_the_host(self, fault: dict[str, Any], after: int, times: int) -> None:
         self.sim.faults.add(Fault("audio", after=after, times=times, **fault))
 
-    @rule(fault=st.sampled_from(LIST_FAULTS), after=st.integers(0, 2), times=st.integers(1, 3))
+    @rule(fault=st.sampled_from(LIST_FAULTS), after=st.integers(0, 4), times=st.integers(1, 2))
     def trouble_the_list(self, fault: dict[str, Any], after: int, times: int) -> None:
         self.sim.faults.add(Fault("list", after=after, times=times, **fault))
 
@@ -227,7 +234,7 @@ class Histories(RuleBasedStateMachine):
         """Run without faults: all is there, and a second run does nothing."""
         self.sim.faults.clear()
         if not self.sim.ids:
-            self.add("last.wav", 100, Serving(), alike=False, status="success")
+            self.add(1, "last.wav", 100, Serving(), alike=False, status="success")
         self.note_versions()
         ran = self.runner.run(run(self.sim.api_url, self.dest, **QUICK))
         assert (ran.exit_code, ran.reasons) == (0, [])

@@ -532,6 +532,19 @@ async def test_a_folder_that_may_not_be_written_is_6(sim: Simulator, patient: Pa
     assert patient.status == 6
 
 
+async def test_a_share_that_does_not_answer_is_6_and_is_not_asked_again(
+    sim: Simulator, patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "lexists", lambda _: time.sleep(1.0))
+
+    found = await patient.ask("--api-url", sim.api_url, "--timeout", "0.5")
+
+    assert patient.status == 6
+    assert "no answer within 0.5 s" in found["destination"][0]["found"]
+    assert "manifest" not in found
+    assert {"open files", "terminal"} <= set(found)
+
+
 async def test_a_state_folder_elsewhere_is_tried_too(sim: Simulator, patient: Patient) -> None:
     state = patient.folder / "state"
     found = await patient.ask("--api-url", sim.api_url, "--state-dir", str(state))

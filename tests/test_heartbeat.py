@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from support import names
 
 from fetcher.heartbeat import STATUS_FILE, Sign, Systemd, write_status
 
@@ -41,7 +42,7 @@ async def test_the_status_file_says_what_monitors_ask_for(tmp_path: Path) -> Non
         "queue": 2,
         "last_error": "the API answered 503",
     }
-    assert [path.name for path in tmp_path.iterdir()] == [STATUS_FILE]
+    assert names(tmp_path) == [STATUS_FILE]
 
 
 async def test_a_reader_never_sees_half_of_it(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ async def test_a_cancelled_writer_leaves_a_whole_file_and_nothing_open(
 
 async def test_a_folder_that_is_gone_harms_nothing(tmp_path: Path) -> None:
     await write_status(tmp_path / "gone", SIGN)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 async def test_a_folder_in_its_place_harms_nothing(tmp_path: Path) -> None:

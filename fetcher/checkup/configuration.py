@@ -91,7 +91,7 @@ def _whole(resolved: Resolved) -> Finding:
     profile = f", profile {resolved.profile}" if resolved.profile else ""
     where = f"{resolved.file}{profile}" if resolved.file else "no settings file"
     changed = sum(not origin.is_default for origin in resolved.origins.values())
-    return good("settings", f"{where}; {changed} set, everything else by default")
+    return good("settings", f"{where}; options that are set: {changed}")
 
 
 def read_key(resolved: Resolved) -> Generator[Finding, None, str | None]:

@@ -50,9 +50,10 @@ def examine(reading: Reading, about: Circumstances) -> Findings:
     yield from _guarded("API", _network(found.value("api_url", str), key, limit_s), about)
     destination = Destination(found.dest, found.state_dir)
     storage = examine_storage(destination, found.value("min_free", int), limit_s)
-    yield from _guarded("destination", storage, about)
-    yield from _guarded("manifest", examine_manifest(destination.manifest), about)
-    yield from _guarded("in use", examine_lock(destination), about)
+    answers = yield from _guarded("destination", storage, about)
+    if answers is not False:
+        yield from _guarded("manifest", examine_manifest(destination.manifest), about)
+        yield from _guarded("in use", examine_lock(destination), about)
     needs = open_files(found.value("concurrency", int), found.value("connections", int))
     yield from _guarded("open files", needs, about)
     yield from _guarded("terminal", terminal(about.stdout, about.stderr, about.environ), about)

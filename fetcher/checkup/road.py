@@ -75,6 +75,9 @@ def _look_up(hop: Address, limit_s: float) -> Generator[Finding, None, list[Plac
         return []
     places: list[Place] = [(family, where) for family, _, _, _, where in found]
     numbers = list(dict.fromkeys(str(where[0]) for _, where in places))
+    if numbers == [host]:
+        yield good("name", f"{host} is an address already")
+        return places
     more = len(numbers) - _SHOWN_ADDRESSES
     shown = ", ".join(numbers[:_SHOWN_ADDRESSES]) + (f" and {more} more" if more > 0 else "")
     yield good("name", f"{host} is {shown} ({_since(began_s)})")

@@ -54,15 +54,28 @@ class Traits:
     name_bytes: int
 
 
-def examine_storage(destination: Destination, min_free_bytes: int, limit_s: float) -> Findings:
-    """Yield how DIR and the state folder stand; `limit_s` bounds each try."""
-    place = yield from _folder("destination", destination.root, destination.own_state, limit_s)
-    if place is not None:
-        yield _space(place, min_free_bytes)
-        yield from _inodes(place)
-        yield from _network(place, destination)
-    if destination.state != destination.own_state:
-        yield from _folder("state folder", destination.state, destination.state, limit_s)
+def examine_storage(
+    destination: Destination, min_free_bytes: int, limit_s: float
+) -> Generator[Finding, None, bool]:
+    """Yield how DIR and the state folder stand; return whether they answer at all.
+
+    `limit_s` bounds each try: a network share that is down keeps whoever looks at it.
+    """
+    root, state = destination.root, destination.state
+    try:
+        place = yield from _folder("destination", root, destination.own_state, limit_s)
+        if place is not None:
+            yield _space(place, min_free_bytes)
+            yield from _inodes(place)
+        if state != destination.own_state:
+            yield from _folder("state folder", state, state, limit_s)
+        if place is not None:
+            yield from _network(place, state)
+    except TimeoutError:
+        found = f"no answer within {limit_s:g} s from where {root} or {state} is"
+        yield problem("destination", found, "is a network share down?", _STORAGE)
+        return False
+    return True
 
 
 def _folder(
@@ -71,8 +84,9 @@ def _folder(
     """Yield whether a run can write to `folder`; return where that was tried, if it worked.
 
     `inner`: the folder in it that is fetcher's own, where files are tried once it is there.
+    Raises TimeoutError.
     """
-    obstacle = _obstacle(folder, inner)
+    obstacle = within(limit_s, partial(_obstacle, folder, inner))
     if obstacle is not None:
         yield problem(check, *obstacle, _STORAGE)
         return None
@@ -80,13 +94,10 @@ def _folder(
     try:
         traits = within(limit_s, partial(_try_out, place))
     except TimeoutError:
-        found = f"{place} did not answer within {limit_s:g} s"
-        yield problem(check, found, "is it a network share that is down?", _STORAGE)
-        return None
+        raise
     except OSError as error:
         found = f"{place} cannot be written: {error.strerror or error}"
-        cure = _CURES.get(error.errno or 0, _ANOTHER)
-        yield problem(check, found, cure, _STORAGE)
+        yield problem(check, found, _CURES.get(error.errno or 0, _ANOTHER), _STORAGE)
         return None
     made = f"{folder}" if folder.is_dir() else f"{folder} can be made in {place}"
     yield good(check, f"{made}: written, synced and renamed in {traits.took_s * 1000:.0f} ms")
@@ -179,10 +190,10 @@ def _inodes(place: Path) -> Findings:
         yield problem("space", "no more files fit (no inodes are left)", cure, _STORAGE)
 
 
-def _network(place: Path, destination: Destination) -> Findings:
+def _network(place: Path, state: Path) -> Findings:
     """Yield whether files are kept on another machine, where the manifest should not be."""
     mount = mount_of(place)
-    state_mount = mount_of(_nearest(destination.state))
+    state_mount = mount_of(_nearest(state))
     if mount is None or state_mount is None:
         return
     if not (mount.is_network or state_mount.is_network):

@@ -171,7 +171,7 @@ _TABLE = (
     Command(
         "demo",
         "the main job against a simulator, with real audio",
-        (("fetcher demo", "about a minute, no account needed"),),
+        (("fetcher demo", "some seconds, no account needed"),),
         _TRY,
     ),
     Command(

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from fetcher.commands import Environment
 
 
+_JOB_BYTES = 100_000
+
+
 def run(args: Namespace, env: Environment) -> int:
     """Serve until SIGINT or SIGTERM; print one line with the API's URL once it is ready."""
-    asyncio.run(_serve(getattr(args, "port", 0) or 0, env))
+    asyncio.run(_serve(getattr(args, "port", 0) or 0, getattr(args, "jobs", None), env))
     return 0
 
 
-async def _serve(port: int, env: Environment) -> None:
+async def _serve(port: int, jobs: int | None, env: Environment) -> None:
+    """Serve the jobs of the demo, or so many finished ones."""
     from fetcher.simulator import Simulator, populate_demo  # noqa: PLC0415 - a heavy import
 
     stopped = asyncio.Event()
@@ -27,7 +31,10 @@ async def _serve(port: int, env: Environment) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with Simulator(port=port) as simulator:
-        populate_demo(simulator)
+        if jobs is None:
+            populate_demo(simulator)
+        else:
+            simulator.add_jobs(jobs, size_bytes=_JOB_BYTES, file_name="recording {n}.wav")
         with contextlib.suppress(BrokenPipeError):
             env.stdout.write(f"{simulator.api_url}\n")
             env.stdout.flush()

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fetcher.errors import FetcherError, PlaceError
+from fetcher.errors import FetcherError
 from fetcher.files.parts import Part
 from fetcher.files.places import Places, TakenError, digest_file
 from fetcher.files.trouble import explain, explained
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fetcher.files.space import Space
+
+
+_SIDE_BY_SIDE = 8
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ def seal(
         space.check(sum(len(content) for content in unwritten if isinstance(content, bytes)))
     except FetcherError as error:
         return [error] * len(group)
-    troubles = list(threads.map(_make_durable, group))
+    troubles = _make_all_durable(group, threads)
     folders: dict[tuple[int, int], int] = {}
     changed: set[Path] = set()
     try:
@@ -82,6 +85,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _make_all_durable(group: Sequence[Sealable], threads: Executor) -> list[FetcherError | None]:
+    """Make every file durable, a few slices side by side: a hop for each file costs 35 us."""
+    troubles: list[FetcherError | None] = [None] * len(group)
+    slices = [group[n::_SIDE_BY_SIDE] for n in range(min(_SIDE_BY_SIDE, len(group)))]
+    for n, found in enumerate(threads.map(_make_slice_durable, slices)):
+        troubles[n::_SIDE_BY_SIDE] = found
+    return troubles
+
+
+def _make_slice_durable(files: Sequence[Sealable]) -> list[FetcherError | None]:
+    return [_make_durable(one) for one in files]
 
 
 def _make_durable(one: Sealable) -> FetcherError | None:

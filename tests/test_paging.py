@@ -1,0 +1,302 @@
+"""The walk through a list that changes while it is read: nothing is missed, and it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fetcher.errors import ApiError
+from fetcher.models import JobId
+from fetcher.paging import Walk
+
+Element = str | None  # an id, or an element without a readable one
+
+
+def ids(count: int, prefix: str = "r") -> list[Element]:
+    return [f"{prefix}{n}" for n in range(count)]
+
+
+@dataclass
+class Server:
+    """A list that answers by offset, never more than `cap` elements at once.
+
+    `caps` are used up first, one for each request; `script` maps the number of a request
+    (from 1 on) to what happens to the list just before it is answered; `blind` requests get
+    an empty answer, whatever the list holds.
+    """
+
+    items: list[Element]
+    cap: int | None = None
+    caps: list[int] = field(default_factory=list)
+    script: dict[int, list[Change]] = field(default_factory=dict)
+    every: list[Change] = field(default_factory=list)
+    blind: frozenset[int] = frozenset()
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    made: int = 0
+
+    def answer(self, offset: int, limit: int) -> list[Element]:
+        self.asked.append((offset, limit))
+        number = len(self.asked)
+        for change in [*self.script.get(number, []), *self.every]:
+            change.apply(self)
+        if number in self.blind:
+            return []
+        caps = [limit, *([self.cap] if self.cap else []), *self.caps[:1]]
+        self.caps = self.caps[1:]
+        return self.items[offset : offset + min(caps)]
+
+    def walk(self, page_size: int, most_requests: int = 2000) -> set[str]:
+        """Walk through the list; return the ids of those that were in it all the time."""
+        stayed = {one for one in self.items if one is not None}
+        walk = Walk(page_size)
+        while not walk.finished:
+            assert len(self.asked) < most_requests, self.asked[-20:]
+            page = self.answer(walk.next.offset, walk.next.limit)
+            readable = [JobId(one) for one in page if one is not None]
+            self.seen.update(readable)
+            walk.feed(readable, len(page))
+        return stayed & {one for one in self.items if one is not None}
+
+
+@dataclass(frozen=True)
+class Change:
+    """So many elements deleted or inserted at a share (0 to 1) of the list's length."""
+
+    where: float
+    delete: int = 0
+    insert: int = 0
+    blank: bool = False
+
+    def apply(self, server: Server) -> None:
+        at = int(self.where * len(server.items))
+        fresh: list[Element] = []
+        for _ in range(self.insert):
+            server.made += 1
+            fresh.append(None if self.blank else f"new{server.made}")
+        server.items[at : at + self.delete] = fresh
+
+
+# ---- lists that do not change ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cap", [None, 1, 2, 3, 10, 199, 200])
+@pytest.mark.parametrize("page_size", [1, 2, 3, 5, 7, 50, 200])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 10, 11, 200, 201])
+def test_every_record_is_seen_whatever_the_page_size(
+    count: int, page_size: int, cap: int | None
+) -> None:
+    server = Server(ids(count), cap=cap)
+    assert server.walk(page_size) <= server.seen
+    assert len(server.seen) == count
+
+
+@pytest.mark.parametrize(
+    ("count", "page_size", "most"),
+    [
+        pytest.param(0, 200, 1, id="empty"),
+        pytest.param(1, 200, 3, id="one record"),
+        pytest.param(150, 200, 3, id="one page"),
+        pytest.param(200, 200, 4, id="exactly one page"),
+        pytest.param(2_000, 200, 14, id="ten pages"),
+        pytest.param(100_000, 1000, 104, id="a hundred pages"),
+        pytest.param(50, 1, 102, id="pages of one record are looked at twice"),
+    ],
+)
+def test_an_unchanged_list_costs_its_pages_and_few_requests_more(
+    count: int, page_size: int, most: int
+) -> None:
+    server = Server(ids(count))
+    server.walk(page_size)
+    assert len(server.asked) <= most
+
+
+def test_every_request_asks_for_the_page_size() -> None:
+    server = Server(ids(90), cap=20)
+    server.walk(37)
+    assert {limit for _, limit in server.asked} == {37}
+    assert min(offset for offset, _ in server.asked) == 0
+
+
+@pytest.mark.parametrize("start", [0, 1, 150, 194, 195, 196, 199, 200, 399, 594])
+@pytest.mark.parametrize("length", [1, 5, 6, 100, 200, 201, 450])
+def test_a_run_of_malformed_elements_anywhere_hides_nothing(start: int, length: int) -> None:
+    items = ids(600)
+    items[start : start + length] = [None] * len(items[start : start + length])
+    server = Server(items)
+    assert server.walk(200) <= server.seen
+    assert len(server.asked) <= 20
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 200])
+def test_a_list_of_nothing_but_malformed_elements_ends(page_size: int) -> None:
+    server = Server([None] * 50)
+    server.walk(page_size)
+    assert max(offset for offset, _ in server.asked) >= 49
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 10])
+@pytest.mark.parametrize(
+    "items",
+    [
+        pytest.param(["a"] * 30 + ["b"], id="one record many times"),
+        pytest.param(["a", "b"] * 15 + ["c"], id="two records in turn"),
+        pytest.param([*ids(20), *ids(20), "z"], id="the whole list twice"),
+        pytest.param([one for one in ids(20) for _ in range(2)], id="each record twice"),
+    ],
+)
+def test_duplicates_hide_nothing(items: list[Element], page_size: int) -> None:
+    server = Server(items)
+    assert server.walk(page_size) <= server.seen
+
+
+@given(
+    items=st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", None]), max_size=60),
+    page_size=st.integers(1, 25),
+    cap=st.none() | st.integers(1, 12),
+)
+def test_lists_of_duplicates_and_malformed_elements_are_read_whole(
+    items: list[Element], page_size: int, cap: int | None
+) -> None:
+    server = Server(list(items), cap=cap)
+    assert server.walk(page_size) <= server.seen
+
+
+@given(
+    count=st.integers(0, 120),
+    page_size=st.integers(1, 30),
+    caps=st.lists(st.integers(1, 12), max_size=200),
+)
+def test_pages_of_any_size_are_read_whole(count: int, page_size: int, caps: list[int]) -> None:
+    server = Server(ids(count), caps=caps, cap=7)
+    assert server.walk(page_size) <= server.seen
+
+
+# ---- lists that change -------------------------------------------------------------------
+
+CHANGES = st.builds(
+    Change,
+    where=st.sampled_from([0.0, 0.0, 0.25, 0.5, 0.75, 0.95, 1.0]),
+    delete=st.sampled_from([0, 1, 2, 4, 5, 6, 10, 40]),
+    insert=st.sampled_from([0, 0, 1, 2, 6, 10]),
+)
+SCRIPTS = st.dictionaries(st.integers(2, 30), st.lists(CHANGES, min_size=1, max_size=3))
+
+
+@given(
+    count=st.integers(0, 150),
+    page_size=st.integers(1, 60),
+    cap=st.none() | st.integers(1, 12),
+    script=SCRIPTS,
+)
+@example(20, 7, None, {2: [Change(0.0, delete=6)]})
+@example(20, 10, None, {3: [Change(0.0, delete=4), Change(1.0, insert=4)]})
+def test_whatever_stays_in_the_list_is_seen(
+    count: int, page_size: int, cap: int | None, script: dict[int, list[Change]]
+) -> None:
+    server = Server(ids(count), cap=cap, script=script)
+    try:
+        stayed = server.walk(page_size)
+    except ApiError:
+        assert not server.items  # all of it was deleted: told, and not taken for the truth
+    else:
+        assert stayed <= server.seen
+
+
+@given(
+    count=st.integers(20, 150),
+    page_size=st.integers(10, 60),
+    holes=st.sets(st.integers(0, 149), max_size=15),
+    inserts=st.dictionaries(
+        st.integers(2, 20),
+        st.builds(Change, st.just(0.0), insert=st.integers(1, 12), blank=st.booleans()).map(
+            lambda one: [one]
+        ),
+    ),
+)
+def test_insertions_amid_malformed_elements_hide_nothing(
+    count: int, page_size: int, holes: set[int], inserts: dict[int, list[Change]]
+) -> None:
+    items = [None if n in holes else one for n, one in enumerate(ids(count))]
+    server = Server(items, script=inserts)
+    assert server.walk(page_size) <= server.seen
+
+
+@pytest.mark.parametrize("count", [5, 50, 200, 500])
+@pytest.mark.parametrize("inserted", [1, 7, 30])
+def test_a_record_that_comes_before_every_request_does_not_keep_the_walk_from_ending(
+    count: int, inserted: int
+) -> None:
+    server = Server(ids(count), every=[Change(0.0, insert=inserted)])
+    assert server.walk(100) <= server.seen
+    assert len(server.asked) <= 15
+
+
+@pytest.mark.parametrize("deleted", [1, 4, 5, 6, 20, 60])
+def test_deletions_before_every_request_hide_nothing(deleted: int) -> None:
+    script = {n: [Change(0.0, delete=deleted)] for n in range(2, 30)}
+    server = Server(ids(3_000), script=script)
+    assert server.walk(200) <= server.seen
+    assert len(server.asked) <= 60
+
+
+@pytest.mark.parametrize("deleted", [100, 195, 200, 1_000, 1_900])
+def test_a_large_deletion_is_bridged(deleted: int) -> None:
+    server = Server(ids(4_000), script={11: [Change(0.0, delete=deleted)]})
+    assert server.walk(200) <= server.seen
+    assert len(server.asked) <= 50
+
+
+def test_a_deletion_just_before_the_end_is_asked_for_is_noticed() -> None:
+    server = Server(ids(20), cap=10, script={2: [Change(0.0, delete=10)]})
+    assert server.walk(200) <= server.seen
+
+
+def test_a_cap_that_is_lowered_meanwhile_is_no_end() -> None:
+    server = Server(ids(100), caps=[10, 10, 5, 5, 2, 2], cap=2)
+    assert server.walk(50) <= server.seen
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+def test_one_empty_answer_amid_the_list_is_no_end(number: int) -> None:
+    server = Server(ids(1_000), blind=frozenset({number}))
+    assert server.walk(200) <= server.seen
+
+
+# ---- servers that cannot be followed -----------------------------------------------------
+
+
+def ignoring_offset(items: list[Element], page_size: int) -> set[str]:
+    """Walk through a list whose server answers every request with its first page."""
+    walk, seen = Walk(page_size), set[str]()
+    for _ in range(20):
+        page = [JobId(one) for one in items[: walk.next.limit] if one]
+        seen.update(page)
+        walk.feed(page, len(page))
+        if walk.finished:
+            return seen
+    pytest.fail("the walk does not end")
+
+
+def test_a_server_that_ignores_the_offset_gives_its_one_page() -> None:
+    assert len(ignoring_offset(ids(30), 200)) == 30
+
+
+def test_a_server_that_ignores_the_offset_and_holds_back_records_is_refused() -> None:
+    with pytest.raises(ApiError, match="page-size"):
+        ignoring_offset(ids(300), 200)
+
+
+def test_a_list_that_becomes_empty_is_refused() -> None:
+    server = Server(ids(500), blind=frozenset(range(2, 100)))
+    with pytest.raises(ApiError, match="empty"):
+        server.walk(100)
+
+
+def test_a_server_of_random_answers_is_given_up() -> None:
+    server = Server(ids(10), every=[Change(0.0, delete=10, insert=10)])
+    with pytest.raises(ApiError, match="contradicts"):
+        server.walk(10)
