@@ -56,6 +56,14 @@ class Rows:
         self._bits[index] |= bit
         return True
 
+    def discard(self, seq: int) -> bool:
+        """Take a row out; return whether it was there."""
+        index, bit = seq >> 3, 1 << (seq & 7)
+        if index >= len(self._bits) or not self._bits[index] & bit:
+            return False
+        self._bits[index] &= ~bit
+        return True
+
 
 @dataclass(slots=True)
 class Account:
@@ -67,6 +75,7 @@ class Account:
     bytes_fetched: int = 0
     failed_originals: set[JobId] = field(default_factory=set)
     _seen: Rows = field(default_factory=Rows)
+    _failed: Rows = field(default_factory=Rows)
 
     @property
     def records(self) -> int:
@@ -83,24 +92,29 @@ class Account:
         return False
 
     def taken(self, entry: Entry) -> None:
-        """Count a record that an earlier run left to be fetched and no page has shown."""
-        if entry.variant is Variant.DENOISED and self._seen.add(entry.seq):
+        """Count a file that is about to be fetched.
+
+        It may be new here: an earlier run left it and no page has shown it. Or it has
+        failed in this run and is tried once more.
+        """
+        if entry.variant is not Variant.DENOISED:
+            return
+        if self._seen.add(entry.seq):
             self.counts[Class.TODO] += 1
+        elif self._failed.discard(entry.seq):
+            self._move(Class.FAILED, Class.TODO)
 
     def ended(self, entry: Entry, outcome: Class, *, stored: int = 0) -> None:
         """Count how the fetching of one file ended, and the bytes that are in place."""
         self.bytes_stored += stored
         if entry.variant is Variant.DENOISED:
             self._move(Class.TODO, outcome)
+            if outcome is Class.FAILED:
+                self._failed.add(entry.seq)
         elif outcome is Class.FAILED:
             self.failed_originals.add(entry.job.id)
         elif outcome in {Class.DOWNLOADED, Class.ADOPTED}:
             self.failed_originals.discard(entry.job.id)
-
-    def again(self, entry: Entry) -> None:
-        """Count that a file which ended as failed is to be fetched once more (`retry`)."""
-        if entry.variant is Variant.DENOISED and self.counts[Class.FAILED] > 0:
-            self._move(Class.FAILED, Class.TODO)
 
     def _move(self, before: Class, after: Class) -> None:
         if before is not after and self.counts[before] > 0:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fetcher.errors import FetcherError
 
 
-def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that ended the group: ours before anything foreign."""
+def first_cause(ended_by: BaseException) -> BaseException:
+    """Return the error that ended a group of tasks: ours before anything foreign."""
     flat: list[BaseException] = []
-    stack: list[BaseException] = [group]
+    stack = [ended_by]
     while stack:
         error = stack.pop(0)
         if isinstance(error, BaseExceptionGroup):

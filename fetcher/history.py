@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 
 class History:
-    """The account's history as the API lists it. `requests` counts what was asked."""
+    """The account's history as the API lists it.
+
+    `requests` counts what was asked. `is_quiet`: attempts that fail are not told of, as in
+    an outage that is known.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class History:
         self._drift = 0  # how many more known jobs than rows of the list are newer, last seen
         self._widest = 0  # rows of the largest page: what the server gives, whatever is asked
         self.requests = 0
+        self.is_quiet = False
 
     async def pages(self, *, may_be_empty: bool) -> AsyncGenerator[Page, None]:
         """Yield every page of the whole list, newest first; records may come twice.
@@ -134,5 +139,7 @@ class History:
         decision = decide(error, attempt, policy=self._policy, rng=self._rng)
         if isinstance(decision, GiveUp):
             raise ApiError(f"The history could not be read: {decision.reason}") from error
-        self._sink(Notice("WARNING", f"listing: {error}; trying again in {decision.delay_s:.1f} s"))
+        if not self.is_quiet:
+            again = f"trying again in {decision.delay_s:.1f} s"
+            self._sink(Notice("WARNING", f"listing: {error}; {again}"))
         await self._sleep(decision.delay_s)

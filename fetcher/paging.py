@@ -133,7 +133,7 @@ class Walk:
     def _feed_page(self, page: _Answer) -> None:
         if page.offset == 0:
             self._feed_start(page)
-        elif page.ids and page.ids == self._first.ids and not self._reads_offset:
+        elif page.count and page.ids == self._first.ids and not self._reads_offset:
             self._go(_Mode.PROBE, max(page.end, self._last.end) + _FAR)
         elif not page.count and page.offset >= self._reach:
             self._feed_beyond(page)

@@ -34,18 +34,9 @@ def travel(api_url: str, limit_s: float) -> Generator[Finding, None, bool]:
     `limit_s` bounds each step. With a proxy in the environment the way leads there, and the
     rest is the proxy's matter.
     """
-    api = parse_url(api_url)
-    first_hop = api
-    proxy = _proxy_of(api)
-    if proxy is not None:
-        try:
-            first_hop = parse_url(proxy if "://" in proxy else f"http://{proxy}")
-        except ValueError as error:
-            name = f"{api.scheme.upper()}_PROXY"
-            cure = f"set {name} to http://HOST:PORT, or unset it"
-            yield problem("proxy", f"{name} is {error}", cure, _API)
-            return False
-        yield good("proxy", f"{api.authority} is reached through {first_hop.origin}")
+    first_hop = yield from _first_hop(parse_url(api_url))
+    if first_hop is None:
+        return False
     places = yield from _look_up(first_hop, limit_s)
     if not places:
         return False
@@ -58,9 +49,20 @@ def travel(api_url: str, limit_s: float) -> Generator[Finding, None, bool]:
     return True
 
 
-def _proxy_of(api: Address) -> str | None:
-    found = getproxies().get(api.scheme)
-    return None if found is None or proxy_bypass(api.authority) else found
+def _first_hop(api: Address) -> Generator[Finding, None, Address | None]:
+    """Yield which proxy is in use, if any; return where to connect to, None for nowhere."""
+    proxy = getproxies().get(api.scheme)
+    if proxy is None or proxy_bypass(api.authority):
+        return api
+    try:
+        hop = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError as error:
+        name = f"{api.scheme.upper()}_PROXY"
+        cure = f"set {name} to http://HOST:PORT, or unset it"
+        yield problem("proxy", f"{name} is {error}", cure, _API)
+        return None
+    yield good("proxy", f"{api.authority} is reached through {hop.origin}")
+    return hop
 
 
 def _look_up(hop: Address, limit_s: float) -> Generator[Finding, None, list[Place]]:

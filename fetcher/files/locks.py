@@ -9,8 +9,8 @@ import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fetcher.errors import LockedError
-from fetcher.files.trouble import explain, explained
+from fetcher.errors import LockedError, StorageError
+from fetcher.files.trouble import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LOCK = "lock"
 _HOLDER = "holder.json"
+_PATIENCE_S = 0.2  # somebody who only asks who holds it has the lock for a moment
 
 
 @contextlib.contextmanager
@@ -33,7 +34,8 @@ def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for folder in sorted(set(folders)):
             # thread_local: a run takes the lock in a thread and gives it back in another.
-            lock = FileLock(folder / _LOCK, timeout=wait_s, mode=0o600, thread_local=False)
+            patience_s = max(wait_s, _PATIENCE_S)
+            lock = FileLock(folder / _LOCK, timeout=patience_s, mode=0o600, thread_local=False)
             try:
                 stack.enter_context(lock)
             except Timeout as error:  # an OSError, and no trouble of the storage
@@ -42,7 +44,8 @@ def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
                     "Wait for it, stop it, or give --wait-lock."
                 ) from error
             except OSError as error:
-                raise explain(error, folder) from error
+                why = error.strerror or error
+                raise StorageError(f"The lock {folder / _LOCK} cannot be taken: {why}") from error
             _announce(folder, command)
             stack.callback(_withdraw, folder)
         yield

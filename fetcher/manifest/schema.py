@@ -8,6 +8,7 @@ so an empty or half-made file is never ours.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ BUSY_TIMEOUT_S = 30.0
 CHECKED_BYTES = 8 << 20  # quick_check reads 8 MiB in about 20 ms; `doctor` checks larger ones
 _IDS_AT_ONCE = 500  # SQLite binds up to 999 values in its oldest builds
 _MAGIC = b"SQLite format 3\0"
+_HEAD_BYTES = 100
 
 
 def _first(db: sqlite3.Connection) -> None:
@@ -235,11 +237,15 @@ def _migrate(db: sqlite3.Connection) -> None:
 def _judge_header(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
+            head = file.read(_HEAD_BYTES)
+            size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise StorageError(f"The manifest {path} cannot be read ({error.strerror}).") from error
-    if head != _MAGIC:
+    if not head.startswith(_MAGIC):
         raise damaged(path, "it is empty" if not head else "it is no SQLite file")
+    page_bytes = int.from_bytes(head[16:18], "big")  # sqlite.org/fileformat2.html, 1.3.2
+    if page_bytes > 1 and size % page_bytes:
+        raise damaged(path, "it was cut short")
 
 
 def _judge(db: sqlite3.Connection, path: Path) -> None:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from fetcher.filters import Rules
     from fetcher.models import Entry, Job, JobId
 
-_TODO_SQL = "state IN ('queued', 'partial', 'failed')"  # as the index entry_todo says it
+# Left to itself, SQLite reads all rows of those states instead and sorts them.
+_TODO = "entry INDEXED BY entry_todo WHERE state IN ('queued', 'partial', 'failed')"
 _JOB_SLOTS = ", ".join("?" * (JOB_COLUMNS.count(",") + 1))
 _INSERT = (
     f"INSERT INTO entry ({JOB_COLUMNS}, variant, state, ticket, seq) "
@@ -81,7 +82,7 @@ class Intake:
     """How a listing turns into work: the filters, and whether originals are wanted.
 
     Tickets up to `run_base` are from earlier runs; a failed file with a ticket up to
-    `retry_base` may be tried again.
+    `retry_base` may be tried again, and so may one whose record has changed since.
     """
 
     rules: Rules
@@ -89,13 +90,14 @@ class Intake:
     run_base: int
     retry_base: int
 
-    def wants_ticket(self, known: Known | None, state: State) -> bool:
+    def wants_ticket(self, known: Known | None, state: State, *, is_changed: bool) -> bool:
         """Return whether the file joins the queue (again) of this run."""
         if state not in TODO:
             return False
         if known is None or known.state not in TODO or known.ticket <= self.run_base:
             return True
-        return known.state is State.FAILED and known.ticket <= self.retry_base
+        may_retry = is_changed or known.ticket <= self.retry_base
+        return known.state is State.FAILED and may_retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,15 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._db = schema.open_writable(path)
-        with schema.translated(path):
-            top = self._db.execute("SELECT max(seq) FROM entry").fetchone()[0]
-        self._last_seq: int = top or 0
-        self.last_ticket = 0
-        self.sync_tickets()
+        self._last_seq = self.last_ticket = 0
+        try:
+            with schema.translated(path):
+                top = self._db.execute("SELECT max(seq) FROM entry").fetchone()[0]
+            self._last_seq = top or 0
+            self.sync_tickets()
+        except BaseException:
+            self._db.close()  # so that nothing is left beside the file
+            raise
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in."""
@@ -196,22 +202,22 @@ class Store:
         """Return the next files to be fetched as (ticket, entry), in the order of tickets."""
         with schema.translated(self.path):
             rows = self._db.execute(
-                f"SELECT ticket, {ENTRY_COLUMNS} FROM entry WHERE {_TODO_SQL} AND ticket > ? "
+                f"SELECT ticket, {ENTRY_COLUMNS} FROM {_TODO} AND ticket > ? "
                 "ORDER BY ticket LIMIT ?",
                 (after_ticket, limit),
-            )
+            ).fetchall()
             return [(row[0], to_entry(row[1:])) for row in rows]
 
     def requeue(self, run_base: int) -> int:
         """Give a ticket to whatever earlier runs left to be fetched; return how many."""
         with self._transaction() as db:
             rows = db.execute(
-                f"SELECT seq FROM entry WHERE {_TODO_SQL} AND ticket <= ? ORDER BY ticket",
+                f"SELECT seq FROM {_TODO} AND ticket <= ? ORDER BY ticket",
                 (run_base,),
             ).fetchall()
             newest = self.sync_tickets()
             db.executemany(
-                "UPDATE entry SET ticket = ? WHERE seq = ?",
+                "UPDATE entry SET state = 'queued', ticket = ? WHERE seq = ?",
                 [(newest + n, seq) for n, (seq,) in enumerate(rows, start=1)],
             )
         self.last_ticket = newest + len(rows)
@@ -221,7 +227,7 @@ class Store:
         """Return the newest ticket, other processes' (`retry`) included."""
         with schema.translated(self.path):
             newest = self._db.execute(
-                f"SELECT max(ticket) FROM entry WHERE {_TODO_SQL}"
+                f"SELECT max(ticket) FROM {_TODO}"
             ).fetchone()[0]
         self.last_ticket = max(self.last_ticket, newest or 0)
         return self.last_ticket
@@ -281,7 +287,7 @@ class Store:
     def unfinished(self) -> set[int]:
         """Return the rows that are still to be fetched."""
         with schema.translated(self.path):
-            rows = self._db.execute(f"SELECT seq FROM entry WHERE {_TODO_SQL}").fetchall()
+            rows = self._db.execute(f"SELECT seq FROM {_TODO}").fetchall()
         return {seq for (seq,) in rows}
 
     def announce_done(self, job_id: JobId, url: str, intake: Intake) -> Listed | None:
@@ -395,7 +401,7 @@ class Store:
             rows = self._db.execute(
                 f"SELECT {JOB_COLUMNS} FROM entry WHERE state = 'waiting' "
                 "AND variant = 'denoised' ORDER BY created_us"
-            )
+            ).fetchall()
             return [to_job(row) for row in rows]
 
     def count_newer(self, created_at: datetime) -> int:
@@ -453,8 +459,12 @@ class _Page:
         if known is not None and state in TODO and job.status is not Status.SUCCESS:
             return known.seq  # an event stream knows more than this listing: keep its link
         ticket = known.ticket if known else 0
-        queued = self.intake.wants_ticket(known, state)
+        is_changed = known is not None and (
+            known.status != job.status or known.updated_us != to_us(job.updated_at)
+        )
+        queued = self.intake.wants_ticket(known, state, is_changed=is_changed)
         if queued:
+            state = State.QUEUED  # while it is under way nobody may queue it as failed once more
             self.last_ticket += 1
             self.queued += 1
             ticket = self.last_ticket
@@ -466,8 +476,7 @@ class _Page:
             if job.updated_at is not None and known.updated_us != to_us(job.updated_at):
                 self.newer.append((known, job.updated_at))
             return known.seq
-        changed = known.status != job.status or known.updated_us != to_us(job.updated_at)
-        if queued or changed or known.state is not state:
+        if queued or is_changed or known.state is not state:
             self.updates.append((*job_values(job), str(state), ticket, known.seq))
         return known.seq
 

@@ -82,24 +82,28 @@ class Mover:
         self._tell = tell
 
     def heal(self) -> None:
-        """Record what a move that was cut had renamed already. Raises StorageError."""
+        """Finish what a move that was cut had begun. Raises StorageError."""
         noted = _parse(self._store.get(_NOTE))
+        if not noted:
+            return
         done = [
-            (entry, noted[entry.seq])
+            (entry, noted[entry.seq][1])
             for entry in self._store.pick(list(noted))
             if entry.path and self._places.find(entry.path) is None
-            if self._stands_at(noted[entry.seq], entry)
+            if self._stands_at(noted[entry.seq][1], entry)
         ]
         self._record(done, set())
-        if noted:
-            self._store.put({_NOTE: ""})
+        for path in (path for paths in noted.values() for path in paths):
+            self._places.prune(path)
+        self._store.put({_NOTE: ""})
 
     def move(self, group: Sequence[Move]) -> None:
         """Move these files; each is told of, also one that cannot be moved.
 
         Raises StorageError for what hinders every file, once those before are recorded.
         """
-        self._store.put({_NOTE: json.dumps([(entry.seq, new) for entry, new in group])})
+        noted = [(entry.seq, entry.path, new) for entry, new in group]
+        self._store.put({_NOTE: json.dumps(noted)})
         done: list[Move] = []
         changed: set[Path] = set()
         failure: StorageError | None = None
@@ -176,6 +180,6 @@ class Mover:
         return examine(self._places, said, lambda: False) is None
 
 
-def _parse(note: str | None) -> dict[int, str]:
-    """Return the rows of a noted group and their new paths."""
-    return {int(seq): str(path) for seq, path in json.loads(note)} if note else {}
+def _parse(note: str | None) -> dict[int, tuple[str, str]]:
+    """Return the rows of a noted group, each with its old and its new path."""
+    return {seq: (old, new) for seq, old, new in json.loads(note)} if note else {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from resource import struct_rusage
 
-_LONGEST_S = 900.0
+_LONGEST_S = 300.0
 _LOOK_EVERY_S = 0.003
 
 
@@ -63,7 +63,7 @@ def run(
 
     `dest`: a folder whose file system is synchronised afterwards, for `durable_s`.
     `stop_when`: asked every few milliseconds; once true, the process group is killed.
-    So is one that runs for 15 minutes.
+    Raises FigureError for one that runs longer than 5 minutes.
     """
     started = time.perf_counter()
     with log.open("wb") as output:
@@ -115,8 +115,8 @@ def _wait(
     process: subprocess.Popen[bytes], stop_when: Callable[[], bool] | None
 ) -> tuple[int, struct_rusage]:
     """Wait for the process while a thread looks whether it must be killed."""
-    ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(process.pid, stop_when, ended))
+    ended, late = threading.Event(), threading.Event()
+    watcher = threading.Thread(target=_watch, args=(process.pid, stop_when, ended, late))
     watcher.start()
     try:
         _, status, usage = os.wait4(process.pid, 0)
@@ -124,17 +124,27 @@ def _wait(
         ended.set()
         watcher.join()
     process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for: not by Popen
+    if late.is_set():
+        raise FigureError(f"it did not end within {_LONGEST_S:.0f} s")
     return process.returncode, usage
 
 
-def _watch(pid: int, stop_when: Callable[[], bool] | None, ended: threading.Event) -> None:
+def _watch(
+    pid: int,
+    stop_when: Callable[[], bool] | None,
+    ended: threading.Event,
+    late: threading.Event,
+) -> None:
     deadline = time.monotonic() + _LONGEST_S
     look_every_s = _LONGEST_S if stop_when is None else _LOOK_EVERY_S
     while not ended.wait(look_every_s):
-        if (stop_when is not None and stop_when()) or time.monotonic() >= deadline:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            return
+        if time.monotonic() >= deadline:
+            late.set()
+        elif stop_when is None or not stop_when():
+            continue
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        return
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

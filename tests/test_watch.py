@@ -1,0 +1,911 @@
+"""`watch` in this process: what it finds, what it survives, what it says and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support import (
+    KEY,
+    E,
+    Ran,
+    check_account,
+    check_mirror,
+    check_pairs,
+    eventually,
+    files,
+    settings,
+    unfinished,
+)
+
+import fetcher
+from fetcher.engine import Fetcher
+from fetcher.errors import StorageError
+from fetcher.events import (
+    DownloadCompleted,
+    DownloadFailed,
+    DownloadStarted,
+    Event,
+    JobFailed,
+    JobPending,
+    JobProgress,
+    JobSettled,
+    Notice,
+    PollCompleted,
+    RunCompleted,
+)
+from fetcher.files import space
+from fetcher.simulator import Fault, Serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from fetcher.simulator import Simulator
+
+PACKAGE = Path(fetcher.__file__).parent
+SSE = {"Content-Type": "text/event-stream"}
+NEVER = 3600.0  # an interval that no test lives to see the end of
+
+
+@dataclass(slots=True)
+class Watching:
+    """A watch under way."""
+
+    fetcher: Fetcher
+    events: list[Event]
+    task: asyncio.Task[RunCompleted]
+
+    def of(self, kind: type[E]) -> list[E]:
+        """Return the events of one kind so far."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def polls(self) -> int:
+        """How many polls went well so far."""
+        return len(self.of(PollCompleted))
+
+    def said(self, level: str) -> list[str]:
+        """Return the notices of one level so far."""
+        return [event.message for event in self.of(Notice) if event.level == level]
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Return once `fact` is true; raises where the watch ends before."""
+        await eventually(lambda: fact() or self.task.done(), within_s=15)
+        assert fact(), self.events[-5:]
+
+    async def more_polls(self, count: int) -> None:
+        """Return after so many more good polls."""
+        target = self.polls + count
+        await self.until(lambda: self.polls >= target)
+
+    async def ended(self) -> Ran:
+        """Return the run once it has ended by itself, and check what is true of every run."""
+        final = await asyncio.wait_for(self.task, 20)
+        check_account(final)
+        check_pairs(self.events)
+        assert self.events[-1] is final
+        assert ours_running() == []
+        return Ran(self.events, final)
+
+    async def stopped(self) -> Ran:
+        """Ask it to stop, and return it; it must end in time."""
+        loop = asyncio.get_running_loop()
+        asked_at_s = loop.time()
+        self.fetcher.stop.ask(143)
+        ran = await self.ended()
+        assert loop.time() - asked_at_s < 5
+        return ran
+
+
+@asynccontextmanager
+async def watching(sim: Simulator, dest: Path, **options: Any) -> AsyncIterator[Watching]:
+    """Run a watch with short pauses; stop it at the end if it still runs."""
+    usual: dict[str, Any] = {"interval": 0.05, "retries": 0}
+    watcher = Fetcher(settings(sim.api_url, dest, **(usual | options)))
+    events: list[Event] = []
+    under_way = Watching(watcher, events, asyncio.create_task(watcher.run_watch(events.append)))
+    try:
+        yield under_way
+    finally:
+        if not under_way.task.done():
+            await under_way.stopped()
+
+
+async def until_idle(sim: Simulator, dest: Path, **options: Any) -> Ran:
+    """Watch until idle."""
+    async with watching(sim, dest, until_idle=True, **options) as at:
+        return await at.ended()
+
+
+def ours_running() -> list[str]:
+    """Return the tasks of fetcher itself, the simulator's aside, that still run."""
+    found = []
+    for task in asyncio.all_tasks():
+        coroutine = task.get_coro()
+        code = getattr(coroutine, "cr_code", None)
+        place = Path(code.co_filename) if code is not None else Path()
+        if PACKAGE in place.parents and PACKAGE / "simulator" not in place.parents:
+            found.append(str(coroutine))
+    return found
+
+
+# ---- the ordinary day --------------------------------------------------------------------
+
+
+async def test_what_is_there_and_what_comes_later_is_fetched(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(3)
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+        sim.add_jobs(2)
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 5)
+        ran = await at.stopped()
+    assert (ran.exit_code, ran.final.downloaded, ran.final.records) == (0, 5, 5)
+    check_mirror(sim, tmp_path)
+    assert len(sim.audio_requests()) == 5
+
+
+async def test_a_second_watch_finds_everything_here(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(5)
+    first = await until_idle(sim, tmp_path)
+    second = await until_idle(sim, tmp_path)
+    assert (first.exit_code, first.final.downloaded) == (0, 5)
+    assert (second.exit_code, second.final.already, second.final.downloaded) == (0, 5, 0) or (
+        second.final.records,
+        second.final.already,
+    ) == (5, 5)
+    assert len(sim.audio_requests()) == 5
+
+
+async def test_a_pending_job_is_fetched_without_streams_too(sim: Simulator, tmp_path: Path) -> None:
+    job = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, live=False) as at:
+        await at.until(lambda: at.polls == 2)
+        sim.finish(job)
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+    assert sim.log.of("progress") == []
+
+
+async def test_pending_jobs_are_told_once(sim: Simulator, tmp_path: Path) -> None:
+    jobs = [sim.add_job(status="pending") for _ in range(3)]
+    async with watching(sim, tmp_path) as at:
+        await at.more_polls(4)
+    assert sorted(event.id for event in at.of(JobPending)) == sorted(jobs)
+
+
+async def test_done_needs_no_poll(sim: Simulator, tmp_path: Path) -> None:
+    job = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, interval=NEVER) as at:
+        await at.until(lambda: bool(at.of(JobProgress)))
+        sim.finish(job)
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        ran = await at.stopped()
+    assert len(sim.list_requests) == 1
+    assert (ran.final.downloaded, ran.final.pending) == (1, 0)
+    check_mirror(sim, tmp_path)
+
+
+async def test_wake_polls_at_once(sim: Simulator, tmp_path: Path) -> None:
+    async with watching(sim, tmp_path, interval=NEVER) as at:
+        await at.until(lambda: at.polls == 1)
+        sim.add_job()
+        at.fetcher.wake()
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        assert at.polls == 2
+
+
+async def test_a_job_that_the_service_fails_is_told_and_no_failure_of_ours(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, interval=NEVER, until_idle=True) as at:
+        await at.until(lambda: bool(at.of(JobProgress)))
+        sim.fail(job, "no speech")
+        ran = await at.ended()
+    assert [(event.id, event.error) for event in ran.of(JobFailed)] == [(job, "no speech")]
+    assert (ran.exit_code, ran.final.rejected) == (0, 1)
+
+
+async def test_the_library_yields_the_same_events(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(2)
+    usual = settings(sim.api_url, tmp_path, interval=0.05, until_idle=True)
+    async with Fetcher(usual) as watcher:
+        events = [event async for event in watcher.watch()]
+    assert sum(isinstance(event, DownloadCompleted) for event in events) == 2
+    assert isinstance(events[-1], RunCompleted)
+
+
+# ---- until idle --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "polls only"])
+async def test_until_idle_waits_for_every_job(live: bool, sim: Simulator, tmp_path: Path) -> None:
+    for n in range(20):
+        sim.add_job(finishes_after_s=0.05 * n)
+    ran = await until_idle(sim, tmp_path, live=live)
+    assert (ran.exit_code, ran.final.downloaded, ran.final.pending) == (0, 20, 0)
+    check_mirror(sim, tmp_path)
+    assert len(sim.audio_requests()) == 20
+    assert unfinished(tmp_path) == []
+
+
+async def test_until_idle_on_an_empty_account_ends_at_once(sim: Simulator, tmp_path: Path) -> None:
+    ran = await until_idle(sim, tmp_path, interval=NEVER)
+    assert (ran.exit_code, ran.final.records) == (0, 0)
+
+
+async def test_until_idle_says_so_when_a_file_could_not_be_had(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    good, bad = sim.add_jobs(2)
+    sim.faults.add(Fault("audio", job=bad, times=None, status=500))
+    ran = await until_idle(sim, tmp_path)
+    assert (ran.exit_code, ran.final.failed, ran.final.downloaded) == (1, 1, 1)
+    assert (await until_idle(sim, tmp_path)).exit_code == 1
+    sim.faults.clear()
+    assert (await until_idle(sim, tmp_path)).exit_code == 0
+    check_mirror(sim, tmp_path)
+    assert len(sim.audio_requests(good)) == 1
+
+
+async def test_until_idle_ignores_pending_jobs_that_filters_leave_out(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_job("wanted.wav")
+    sim.add_job("other.wav", status="pending")
+    ran = await until_idle(sim, tmp_path, match=("wanted*",))
+    assert (ran.exit_code, ran.final.downloaded) == (0, 1)
+
+
+async def test_a_job_that_disappears_does_not_hold_up_the_end(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(3)
+    gone = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, until_idle=True) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+        await at.more_polls(1)
+        sim.delete(gone)
+        ran = await at.ended()
+    assert (ran.exit_code, ran.final.downloaded, ran.final.pending) == (0, 3, 1)
+
+
+async def test_a_job_that_disappears_does_not_hold_up_full_passes_either(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    gone = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, until_idle=True, full_every=0) as at:
+        await at.more_polls(2)
+        sim.delete(gone)
+        sim.add_job()
+        ran = await at.ended()
+    assert (ran.exit_code, ran.final.downloaded) == (0, 1)
+
+
+async def test_after_a_job_has_disappeared_polls_cost_what_they_did(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(300)[::-1]
+    sim.reopen(jobs[250])
+    async with watching(sim, tmp_path, page_size=20, live=False) as at:
+        await at.more_polls(2)
+        sim.delete(jobs[250])
+        await at.more_polls(5)
+        assert [event.requests for event in at.of(PollCompleted)[-2:]] == [1, 1]
+
+
+# ---- streams that lie --------------------------------------------------------------------
+
+HOSTILE: dict[str, Fault] = {
+    "html": Fault("progress", times=None, html=True),
+    "404": Fault("progress", times=None, status=404),
+    "401": Fault("progress", times=None, status=401),
+    "500": Fault("progress", times=None, status=500),
+    "429": Fault("progress", times=None, status=429, headers={"Retry-After": "300"}),
+    "closes at once": Fault("progress", times=None, disconnect=True),
+    "closes early": Fault("progress", times=None, cut_after_bytes=20),
+    "reset": Fault("progress", times=None, cut_after_bytes=20, reset=True),
+    "empty": Fault("progress", times=None, body=b"", headers=SSE),
+    "never speaks": Fault("progress", times=None, stall_after_bytes=0),
+    "no answer": Fault("progress", times=None, delay_s=600),
+    "json, not events": Fault("progress", times=None, body='{"stage":"done","url":"x"}'),
+    "not utf-8": Fault("progress", times=None, body=b"data: \xff\xfe\n\n" * 9, headers=SSE),
+    "not json": Fault("progress", times=None, body=b"data: done\n\ndata: {\n\n", headers=SSE),
+    "no object": Fault("progress", times=None, body=b"data: [1]\n\ndata: 7\n\n", headers=SSE),
+    "no line end": Fault("progress", times=None, body=b"data: " + b"x" * 300_000, headers=SSE),
+    "deep json": Fault("progress", times=None, body=b"data: " + b"[" * 60_000, headers=SSE),
+    "unknown stages": Fault(
+        "progress",
+        times=None,
+        body=b'data: {"stage":"warming"}\n\ndata: {"stage":null}\n\ndata: {"stage":["done"]}\n\n',
+        headers=SSE,
+    ),
+    "done without a link": Fault(
+        "progress", times=None, body=b'data: {"stage":"done","url":null}\n\n', headers=SSE
+    ),
+    "done with a file link": Fault(
+        "progress", times=None, body=b'data: {"stage":"done","url":"file:///x"}\n\n', headers=SSE
+    ),
+    "an error that is none": Fault(
+        "progress", times=None, body=b'data: {"stage":"error","message":"no"}\n\n', headers=SSE
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE.values(), ids=HOSTILE)
+async def test_polling_delivers_whatever_the_stream_says(
+    fault: Fault, sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job(status="pending")
+    sim.faults.add(fault)
+    async with watching(sim, tmp_path, timeout=1, until_idle=True) as at:
+        await at.until(lambda: sim.faults.fired(fault) > 0)
+        await at.more_polls(2)
+        sim.finish(job)
+        ran = await at.ended()
+    assert (ran.exit_code, ran.final.downloaded) == (0, 1)
+    assert ran.of(Notice) == []
+    assert sim.faults.fired(fault) <= 2
+    check_mirror(sim, tmp_path)
+
+
+async def test_percentages_stay_within_bounds(sim: Simulator, tmp_path: Path) -> None:
+    said = ["-5", "250", "1e400", "-1e400", "NaN", "true", '"50"', "null", "[]", "33.5"]
+    body = "".join(f'data: {{"stage":"processing","pct":{pct}}}\n\n' for pct in said)
+    sim.add_job(status="pending")
+    sim.faults.add(Fault("progress", body=body, headers=SSE))
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: any(event.pct == 33.5 for event in at.of(JobProgress)))
+    assert {event.pct for event in at.of(JobProgress)} == {0.0, 100.0, 33.5}
+
+
+async def test_done_is_fetched_while_the_list_still_says_pending(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job(status="pending")
+    sim.override(job, status="pending", audio_url=None)
+    async with watching(sim, tmp_path, until_idle=True) as at:
+        await at.until(lambda: bool(at.of(JobProgress)))
+        sim.finish(job)
+        ran = await at.ended()
+    assert (ran.exit_code, ran.final.downloaded, ran.final.pending) == (0, 1, 0)
+    check_mirror(sim, tmp_path)
+    again = await until_idle(sim, tmp_path)
+    assert (again.exit_code, again.final.already) == (0, 1)
+    assert len(sim.audio_requests()) == 1
+
+
+async def test_done_is_fetched_although_the_list_already_says_failed(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, interval=NEVER) as at:
+        await at.until(lambda: bool(at.of(JobProgress)))
+        sim.override(job, status="failed", error="lost", audio_url=None)
+        sim.finish(job)
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        for _ in range(2):
+            at.fetcher.wake()
+            await at.more_polls(1)
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.rejected) == (1, 0)
+    check_mirror(sim, tmp_path)
+
+
+async def test_done_said_twice_is_fetched_once(sim: Simulator, tmp_path: Path) -> None:
+    job = sim.add_job()
+    url = sim.url(job)
+    done = f'data: {{"stage":"done","url":"{url}","denoiseId":"{job}"}}\n\n'
+    sim.override(job, status="pending", audio_url=None)
+    sim.faults.add(Fault("progress", times=None, body=done * 3, headers=SSE))
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        await at.more_polls(3)
+    assert len(sim.audio_requests(job)) == 1
+    assert len(at.of(DownloadStarted)) == 1
+
+
+async def test_done_too_early_costs_no_more_than_a_poll(sim: Simulator, tmp_path: Path) -> None:
+    """The stream names a link that does not exist yet; the list later has the right one."""
+    job = sim.add_job(status="pending")
+    early = f'data: {{"stage":"done","url":"{sim.host_url}/audio/none/clean.wav"}}\n\n'
+    fault = Fault("progress", times=None, body=early, headers=SSE)
+    sim.faults.add(fault)
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.of(DownloadFailed)))
+        sim.faults.clear()
+        sim.finish(job)
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.failed) == (1, 0)
+    check_mirror(sim, tmp_path)
+
+
+async def test_a_done_whose_link_has_expired_is_fetched_with_a_fresh_one(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job()
+    stale = f'data: {{"stage":"done","url":"{sim.url(job)}","denoiseId":"{job}"}}\n\n'
+    sim.expire_links()
+    sim.override(job, status="pending", audio_url=None)
+    sim.faults.add(Fault("progress", times=1, body=stale, headers=SSE))
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+    assert at.of(DownloadFailed) == []
+    check_mirror(sim, tmp_path)
+
+
+async def test_streams_are_bounded(sim: Simulator, tmp_path: Path) -> None:
+    for _ in range(30):
+        sim.add_job(status="pending")
+    async with watching(sim, tmp_path) as at:
+        await at.more_polls(5)
+        open_now = [request for request in sim.log.of("progress") if request.status == 0]
+        assert len(open_now) == len(sim.log.of("progress")) == 8
+
+
+# ---- outages -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("down", [True, 503, 500, 429], ids=["closed", "503", "500", "429"])
+async def test_an_outage_is_told_once_and_caught_up_with(
+    down: bool | int, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(2)
+    async with watching(sim, tmp_path, interval=0.01, retries=1) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        sim.api_down = down
+        asked = len(sim.list_requests)
+        await at.until(lambda: len(sim.list_requests) >= asked + 10)
+        assert len(at.said("ERROR")) == 1
+        assert len(at.said("WARNING")) <= 1
+        assert "atching goes on" in at.said("ERROR")[0]
+        sim.add_job()
+        sim.api_down = False
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+        assert at.said("INFO") == ["the API answers again"]
+        ran = await at.stopped()
+    assert ran.exit_code == 0
+    check_mirror(sim, tmp_path)
+
+
+async def test_an_outage_with_many_faces_is_told_once(sim: Simulator, tmp_path: Path) -> None:
+    """A gateway that answers 502, 503, 504 or nothing in turn is one outage."""
+    sim.add_job()
+    faces = [
+        Fault("list", times=None, status=status, when=lambda r, n=n: r.number % 4 == n)
+        for n, status in enumerate((502, 503, 504))
+    ]
+    async with watching(sim, tmp_path, interval=0.01) as at:
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        asked = len(sim.list_requests)
+        sim.faults.add(*faces, Fault("list", times=None, disconnect=True))
+        await at.until(lambda: len(sim.list_requests) >= asked + 9)
+        assert len(at.said("ERROR")) == 1
+
+
+async def test_an_outage_from_the_start_is_waited_out(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(3)
+    sim.api_down = True
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.said("ERROR")))
+        sim.api_down = False
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+
+
+async def test_what_an_earlier_run_left_is_fetched_while_the_api_is_down(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(3)
+    sim.host_down = True
+    assert (await until_idle(sim, tmp_path)).final.failed == 3
+    sim.host_down = False
+    sim.api_down = True
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == len(jobs))
+
+
+@pytest.mark.parametrize("down", [True, 502], ids=["closed", "502"])
+async def test_until_idle_gives_up_where_the_api_never_answered(
+    down: bool | int, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.api_down = down
+    assert (await until_idle(sim, tmp_path)).exit_code == 4
+
+
+async def test_until_idle_waits_out_a_short_outage(sim: Simulator, tmp_path: Path) -> None:
+    job = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, until_idle=True, live=False) as at:
+        await at.more_polls(2)
+        sim.api_down = True
+        await at.until(lambda: bool(at.said("ERROR")))
+        sim.finish(job)
+        sim.api_down = False
+        ran = await at.ended()
+    assert (ran.exit_code, ran.final.downloaded) == (0, 1)
+
+
+async def test_a_listing_that_broke_between_new_pages_misses_nothing(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(30)
+    async with watching(sim, tmp_path, page_size=10) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 30)
+        sim.faults.add(
+            Fault("list", times=3, status=500, when=lambda r: "offset=0&" not in r.target)
+        )
+        sim.add_jobs(35)
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 65)
+    check_mirror(sim, tmp_path)
+    assert len(sim.audio_requests()) == 65
+
+
+async def test_a_history_that_is_suddenly_empty_is_waited_out(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(3)
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+        empty = Fault("list", times=None, body="[]")
+        sim.faults.add(empty)
+        await at.until(lambda: sim.faults.fired(empty) >= 3)
+        assert len(at.said("ERROR")) == 1
+        assert "nothing was forgotten" in at.said("ERROR")[0]
+        sim.faults.clear()
+        sim.add_job()
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 4)
+        ran = await at.stopped()
+    assert (ran.exit_code, ran.final.records) == (0, 4)
+    assert len(sim.audio_requests()) == 4
+
+
+async def test_until_idle_ends_with_4_on_a_history_that_is_suddenly_empty(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(3)
+    await until_idle(sim, tmp_path)
+    sim.faults.add(Fault("list", times=None, body="[]"))
+    assert (await until_idle(sim, tmp_path)).exit_code == 4
+    sim.faults.clear()
+    again = await until_idle(sim, tmp_path)
+    assert (again.exit_code, again.final.already, len(sim.audio_requests())) == (0, 3, 3)
+
+
+# ---- the key -----------------------------------------------------------------------------
+
+
+async def test_a_rotated_key_heals_a_refused_one(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(2)
+    sim.key = "the-new-one"
+    key_file = tmp_path / "key"
+    key_file.write_text("the-old-one\n")
+    options: dict[str, Any] = {"interval": 0.02, "api_key_file": key_file, "api_key": None}
+    async with _keyed(sim, tmp_path / "dest", options) as at:
+        await at.until(lambda: len(sim.list_requests) >= 2)
+        assert len(at.said("ERROR")) == 1
+        assert "the-old-one" not in repr(at.events)
+        key_file.write_text("the-new-one\n")
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        ran = await at.stopped()
+    assert ran.exit_code == 0
+    assert "the-new-one" not in repr(ran.events)
+
+
+async def test_until_idle_ends_with_3_where_the_key_is_refused(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.key = "another"
+    ran = await until_idle(sim, tmp_path)
+    assert ran.exit_code == 3
+    assert KEY not in repr(ran.events)
+
+
+@asynccontextmanager
+async def _keyed(sim: Simulator, dest: Path, options: dict[str, Any]) -> AsyncIterator[Watching]:
+    usual = settings(sim.api_url, dest, retries=0).model_dump() | options
+    watcher = Fetcher(fetcher.Settings(**usual))
+    events: list[Event] = []
+    at = Watching(watcher, events, asyncio.create_task(watcher.run_watch(events.append)))
+    try:
+        yield at
+    finally:
+        if not at.task.done():
+            await at.stopped()
+
+
+# ---- files that will not come ------------------------------------------------------------
+
+
+async def test_a_file_that_failed_is_tried_again_by_the_next_full_pass(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job()
+    sim.host_down = True
+    async with watching(sim, tmp_path, full_every=0.2) as at:
+        await at.until(lambda: bool(at.of(DownloadFailed)))
+        sim.host_down = False
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.failed) == (1, 0)
+    assert len(ran.of(DownloadCompleted)) == 1
+    assert files(tmp_path)
+    assert sim.job(job).status == "success"
+
+
+async def test_short_polls_do_not_try_a_failed_file_again(sim: Simulator, tmp_path: Path) -> None:
+    job = sim.add_job()
+    sim.faults.add(Fault("audio", times=None, status=500))
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.of(DownloadFailed)))
+        asked = len(sim.audio_requests(job))
+        await at.more_polls(5)
+        assert len(sim.audio_requests(job)) == asked
+
+
+async def test_a_service_failure_that_turns_success_is_found_by_the_next_full_pass(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(60)[::-1]
+    sim.fail(jobs[50])
+    async with watching(sim, tmp_path, page_size=10, full_every=0.5) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 59)
+        sim.finish(jobs[50])
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 60)
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.rejected) == (60, 0)
+    check_mirror(sim, tmp_path)
+
+
+async def test_retry_from_another_process_is_taken_up_at_once(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(2)
+    sim.host_down = True
+    async with watching(sim, tmp_path, interval=NEVER) as at:
+        await at.until(lambda: len(at.of(DownloadFailed)) == 2)
+        sim.host_down = False
+        other = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fetcher", "retry", "-q", "-d", str(tmp_path))
+        )
+        assert await other.wait() == 0
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        ran = await at.stopped()
+    assert len(sim.list_requests) == 1
+    assert (ran.final.downloaded, ran.final.failed, ran.final.pending) == (2, 0, 0)
+    check_mirror(sim, tmp_path)
+
+
+async def test_links_that_expired_since_the_listing_are_renewed(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(6, serving=Serving(rate_bytes_s=40_000))
+    async with watching(sim, tmp_path, concurrency=1, interval=NEVER) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 1)
+        sim.expire_links()
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 6)
+        assert at.of(DownloadFailed) == []
+    check_mirror(sim, tmp_path)
+
+
+async def test_max_downloads_holds_over_the_whole_watch(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(5)
+    async with watching(sim, tmp_path, max_downloads=2) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        sim.add_jobs(2)
+        await at.more_polls(4)
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.filtered) == (2, 5)
+
+
+# ---- local storage -----------------------------------------------------------------------
+
+
+async def test_a_full_disk_pauses_downloads_and_is_told_once(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.add_jobs(3)
+    free = {"bytes": 10}
+    monkeypatch.setattr(space, "free_bytes", lambda _: free["bytes"])
+    async with watching(sim, tmp_path, min_free=1000) as at:
+        await at.until(lambda: bool(at.said("ERROR")))
+        await at.more_polls(5)
+        [told] = at.said("ERROR")
+        assert "Not enough space" in told
+        assert at.of(DownloadCompleted) == []
+        free["bytes"] = 10**12
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+        assert at.said("INFO") == ["there is room again: downloading goes on"]
+        ran = await at.stopped()
+    assert (ran.exit_code, ran.final.downloaded) == (0, 3)
+    check_mirror(sim, tmp_path)
+
+
+async def test_a_disk_that_fills_up_at_the_last_moment_pauses_downloads(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Putting a file in place can fail as writing it can."""
+    sim.add_jobs(3)
+    is_full = {"now": True}
+    seal = space.Space.check
+
+    def check(self: space.Space) -> None:
+        if is_full["now"]:
+            raise StorageError("Not enough space here.")
+        seal(self)
+
+    from fetcher.files import sealing
+
+    put = sealing.seal
+
+    def sealing_on_a_full_disk(*args: Any, **options: Any) -> Any:
+        if is_full["now"]:
+            raise StorageError("Not enough space here.")
+        return put(*args, **options)
+
+    monkeypatch.setattr("fetcher.finish.seal", sealing_on_a_full_disk)
+    monkeypatch.setattr(space.Space, "check", check)
+    monkeypatch.setattr(space.Space, "promise", lambda *_: None)
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.said("ERROR")))
+        await at.more_polls(3)
+        assert len(at.said("ERROR")) == 1
+        is_full["now"] = False
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+        ran = await at.stopped()
+    assert (ran.exit_code, ran.final.downloaded) == (0, 3)
+    check_mirror(sim, tmp_path)
+
+
+async def test_until_idle_ends_with_6_where_the_disk_is_full(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(2)
+    ran = await until_idle(sim, tmp_path, min_free="1000000T")
+    assert (ran.exit_code, ran.final.pending) == (6, 2)
+    assert (await until_idle(sim, tmp_path)).exit_code == 0
+
+
+async def test_a_manifest_that_is_damaged_meanwhile_ends_the_watch(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(30)
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 30)
+        manifest = tmp_path / ".fetcher" / "manifest.db"
+        other = sqlite3.connect(manifest)
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("UPDATE sqlite_schema SET sql = 'CREATE nonsense' WHERE name = 'entry'")
+        other.commit()
+        other.close()
+        sim.add_jobs(3)
+        ran = await at.ended()
+    assert ran.exit_code == 6
+    assert any(str(manifest) in message for message in at.said("ERROR"))
+
+
+# ---- time --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("days", [-2, 2, 400], ids=["past", "tomorrow", "next year"])
+async def test_a_clock_that_was_wrong_does_not_put_the_full_pass_off(
+    days: int, sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(60)[::-1]
+    sim.fail(jobs[50])
+    await until_idle(sim, tmp_path, page_size=10)
+    sim.finish(jobs[50])
+    _set_meta(tmp_path, "last_full_at", (datetime.now(UTC) + timedelta(days=days)).isoformat())
+    ran = await until_idle(sim, tmp_path, page_size=10)
+    assert ran.final.downloaded == 1
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2025-01-31T12:00:00", "99999-01-01"])
+async def test_a_time_that_is_none_only_brings_a_full_pass(
+    text: str, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(3)
+    await until_idle(sim, tmp_path)
+    _set_meta(tmp_path, "last_full_at", text)
+    ran = await until_idle(sim, tmp_path)
+    assert (ran.exit_code, ran.final.already) == (0, 3)
+
+
+async def test_a_recent_full_pass_is_not_repeated_by_a_new_watch(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(100)
+    await until_idle(sim, tmp_path, page_size=10)
+    asked = len(sim.list_requests)
+    await until_idle(sim, tmp_path, page_size=10)
+    assert len(sim.list_requests) == asked + 1
+
+
+def _set_meta(dest: Path, key: str, value: str) -> None:
+    manifest = sqlite3.connect(dest / ".fetcher" / "manifest.db")
+    with manifest:
+        manifest.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+    manifest.close()
+
+
+# ---- the end -----------------------------------------------------------------------------
+
+
+async def test_a_stop_in_the_middle_of_everything_leaves_everything_in_order(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    for _ in range(12):
+        sim.add_job(status="pending")
+    sim.add_jobs(8, size_bytes=400_000, serving=Serving(rate_bytes_s=100_000))
+    sim.add_jobs(20)
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.of(DownloadStarted)) and bool(at.of(JobProgress)))
+        ran = await at.stopped()
+    assert ran.exit_code == 0
+    followed = {event.id for event in at.of(JobProgress)}
+    assert followed <= {event.id for event in at.of(JobSettled)}
+    for job in sim.ids:
+        sim.serve(job, Serving())
+        sim.finish(job) if sim.job(job).status == "pending" else None
+    assert (await until_idle(sim, tmp_path)).exit_code == 0
+    check_mirror(sim, tmp_path)
+
+
+async def test_until_idle_that_is_stopped_early_says_by_which_signal(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_job(status="pending")
+    async with watching(sim, tmp_path, until_idle=True) as at:
+        await at.more_polls(1)
+        ran = await at.stopped()
+    assert ran.exit_code == 143
+
+
+async def test_a_stop_is_obeyed_while_the_api_does_not_answer(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.faults.add(Fault("list", times=None, delay_s=30))
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(sim.list_requests))
+        ran = await at.stopped()
+    assert ran.exit_code == 0
+
+
+async def test_nothing_is_left_open_after_many_watches(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(3)
+    sim.add_job(status="pending")
+    for _ in range(2):
+        async with watching(sim, tmp_path) as at:
+            await at.more_polls(2)
+    before = _descriptors()
+    for _ in range(4):
+        async with watching(sim, tmp_path) as at:
+            await at.more_polls(2)
+    await eventually(lambda: _descriptors() <= before)
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_a_watch_that_is_cancelled_frees_the_destination(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(10, size_bytes=200_000, serving=Serving(rate_bytes_s=100_000))
+    sim.add_job(status="pending")
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: bool(at.of(DownloadStarted)))
+        at.task.cancel()
+        await asyncio.gather(at.task, return_exceptions=True)
+    assert ours_running() == []
+    check_pairs(at.events)
+    async with watching(sim, tmp_path) as again:
+        await again.more_polls(1)
