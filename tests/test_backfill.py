@@ -772,7 +772,7 @@ async def test_a_destination_that_is_a_file_is_a_storage_error(
 
 
 async def test_a_second_run_in_one_process_is_refused(tmp_path: Path, sim: Simulator) -> None:
-    sim.add_job()
+    sim.add_job(size_bytes=300_000, serving=Serving(rate_bytes_s=300_000))  # held for a second
 
     raised: list[BaseException] = []
     events: list[Event] = []
