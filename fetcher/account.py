@@ -46,34 +46,42 @@ class Rows:
 
     _bits: bytearray = field(default_factory=bytearray)
 
+    def __contains__(self, seq: object) -> bool:
+        if not isinstance(seq, int) or seq >> 3 >= len(self._bits):
+            return False
+        return bool(self._bits[seq >> 3] & 1 << (seq & 7))
+
     def add(self, seq: int) -> bool:
         """Add a row; return whether it was not there yet."""
-        index, bit = seq >> 3, 1 << (seq & 7)
+        if seq in self:
+            return False
+        index = seq >> 3
         if index >= len(self._bits):
             self._bits.extend(bytes(index + 4096 - len(self._bits)))
-        if self._bits[index] & bit:
-            return False
-        self._bits[index] |= bit
+        self._bits[index] |= 1 << (seq & 7)
         return True
 
     def discard(self, seq: int) -> bool:
         """Take a row out; return whether it was there."""
-        index, bit = seq >> 3, 1 << (seq & 7)
-        if index >= len(self._bits) or not self._bits[index] & bit:
+        if seq not in self:
             return False
-        self._bits[index] &= ~bit
+        self._bits[seq >> 3] &= ~(1 << (seq & 7))
         return True
 
 
 @dataclass(slots=True)
 class Account:
-    """Counts by class, bytes, and what the final event needs."""
+    """Counts by class, bytes, and what the final event needs.
+
+    `left_out`: rows that were to be fetched and then were not (`--max-downloads`).
+    """
 
     counts: Counter[Class] = field(default_factory=Counter)
     invalid: int = 0
     bytes_stored: int = 0
     bytes_fetched: int = 0
     failed_originals: set[JobId] = field(default_factory=set)
+    left_out: Rows = field(default_factory=Rows)
     _seen: Rows = field(default_factory=Rows)
     _failed: Rows = field(default_factory=Rows)
 
@@ -107,6 +115,8 @@ class Account:
     def ended(self, entry: Entry, outcome: Class, *, stored: int = 0) -> None:
         """Count how the fetching of one file ended, and the bytes that are in place."""
         self.bytes_stored += stored
+        if outcome is Class.FILTERED:
+            self.left_out.add(entry.seq)
         if entry.variant is Variant.DENOISED:
             self._move(Class.TODO, outcome)
             if outcome is Class.FAILED:

@@ -79,7 +79,7 @@ class Resolved:
     def settings(self) -> Settings:
         """Return the settings of a run. Raises UsageError."""
         from fetcher.layout import Template  # noqa: PLC0415 - as below
-        from fetcher.settings import Settings  # noqa: PLC0415 - pydantic costs 70 ms of CPU
+        from fetcher.settings import Settings  # noqa: PLC0415 - 2 ms that only runs need pay
 
         try:
             Template.parse(self.value("output", str))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fetcher.history import History
     from fetcher.look import Eye
     from fetcher.manifest.manifest import Manifest
-    from fetcher.pipeline import Pipeline
+    from fetcher.pipeline import Budget, Pipeline
     from fetcher.settings import Settings
 
 
@@ -52,6 +52,7 @@ class Downloads:
     def __init__(self, ingredients: Ingredients) -> None:
         self._ingredients = ingredients
         self._pipeline: Pipeline | None = None
+        self._budget: Budget | None = None
         self._needed = asyncio.Event()
         self._is_wanted = False
         self._closing = False
@@ -83,9 +84,12 @@ class Downloads:
         await self._needed.wait()
         if not self._is_wanted:
             return
-        from fetcher.plant import running  # noqa: PLC0415 - see the module's docstring
+        from fetcher.pipeline import Budget  # noqa: PLC0415 - see the module's docstring
+        from fetcher.plant import running  # noqa: PLC0415 - as above
 
-        async with running(self._ingredients) as pipeline:
+        if self._budget is None:
+            self._budget = Budget(self._ingredients.settings.max_downloads)
+        async with running(self._ingredients, self._budget) as pipeline:
             self._pipeline = pipeline
             pipeline.wake()
             if self._closing:

@@ -43,7 +43,7 @@ class Stop:
         await self._asked.wait()
 
 
-async def until_stopped(work: Awaitable[None], stop: Stop) -> bool:
+async def until_stopped(work: Awaitable[object], stop: Stop) -> bool:
     """Run `work`; return whether it came to its end before a stop was asked for.
 
     After a stop the work is cancelled and has a few seconds to leave everything in order.

@@ -9,11 +9,17 @@ import hashlib
 from dataclasses import astuple, dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from fetcher.models import Job
+
+
+def fits(name: str, glob: str) -> bool:
+    """Return whether the whole name fits the glob: case matters, how accents are coded does not."""
+    return fnmatchcase(normalize("NFC", name), normalize("NFC", glob))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Rules:
                 return "created before --since"
             if self.until is not None and created_at > self.until:
                 return "created after --until"
-        if self.match and not any(fnmatchcase(job.file_name, glob) for glob in self.match):
+        if self.match and not any(fits(job.file_name, glob) for glob in self.match):
             return "its name matches no --match"
         if self.source_type is not None and job.source_type != self.source_type:
             return f"not --source-type {self.source_type}"

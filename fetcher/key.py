@@ -25,6 +25,31 @@ MISSING = (
 )
 
 
+class Secret:
+    """A text that shows nowhere by accident: `str` and `repr` hide it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    def __str__(self) -> str:
+        return "**********"
+
+
 def checked_key(text: str, place: str) -> str:
     """Return the key that `text` holds, without the white space around it.
 

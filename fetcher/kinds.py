@@ -115,7 +115,7 @@ class Option:
     @property
     def field(self) -> str:
         """The attribute of `Settings` and of parsed arguments that holds the value."""
-        # `json` would hide a method of every pydantic model.
+        # A bare `json` would read as the module of that name.
         return "json_output" if self.name == "json" else self.name.replace("-", "_")
 
     @property

@@ -35,13 +35,14 @@ class _Planner:
     eye: Eye
     rules: Rules
     counts: Counter[Action] = field(default_factory=Counter)
-    invalid: int = 0
+    reported: set[str] = field(default_factory=set)
 
     def plan(self, page: Page) -> None:
         """Tell of what would be done with every record that is seen for the first time."""
         for bad in page.invalid:
-            self.invalid += 1
-            self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
+            if bad.key not in self.reported:
+                self.reported.add(bad.key)
+                self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
         known = self.reader.look_up([job.id for job in page.jobs])
         for job in page.jobs:
             if self.reader.first_seen(job.id):
@@ -122,6 +123,6 @@ def _completed(planner: _Planner, began_s: float) -> RunCompleted:
         pending=counts[Action.WAIT] + sum(counts[action] for action in _FETCHED),
         rejected=counts[Action.REJECT],
         filtered=counts[Action.FILTER],
-        invalid=planner.invalid,
+        invalid=len(planner.reported),
         seconds=round(time.monotonic() - began_s, 3),
     )

@@ -35,7 +35,7 @@ _FSYNC_THREADS = 8  # fsyncs in flight, which share the file system's journal co
 
 
 @contextlib.asynccontextmanager
-async def running(with_: Ingredients) -> AsyncIterator[Pipeline]:
+async def running(with_: Ingredients, budget: Budget) -> AsyncIterator[Pipeline]:
     """Give a pipeline whose session and threads end with the context."""
     settings = with_.settings
     host = Host(
@@ -83,7 +83,7 @@ async def running(with_: Ingredients) -> AsyncIterator[Pipeline]:
                     kit=kit,
                     means=_means(with_, host),
                     desk=desk,
-                    budget=Budget(settings.max_downloads),
+                    budget=budget,
                     rules=with_.rules,
                     account=with_.account,
                     sink=with_.sink,

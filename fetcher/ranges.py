@@ -32,6 +32,7 @@ How the answer is judged
     206, multipart/byteranges       Restart                                                  14.6
     206, no Range asked             Whole if it is all of the file, else Refuse              15.3.7
     416                             Restart, never "done"                                    15.5.17
+    412                             Restart: If-Range was taken for a precondition           15.5.13
     anything else                   Refuse                                                   15
 
 A Restart says: drop what is held and ask `fresh()`. A question without Range is never answered
@@ -181,6 +182,8 @@ def _judge(want: Want, head: Head) -> Verdict:
     """Apply the table, as if every question had asked for a part."""
     if head.status == 416:
         return Restart("the host has no such range (416)")
+    if head.status == 412:
+        return Restart("the host failed the request for its condition (412)")
     if head.status not in (200, 206):
         return Refuse(f"status {head.status} brings no file")
     try:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fetcher.destination import Destination
     from fetcher.downloads import Downloads, Ingredients
     from fetcher.manifest.store import Absorbed, Listed
-    from fetcher.wire import Page
+    from fetcher.wire import InvalidRecord, Page
 
 
 _OPEN = {"listing_open": "1"}  # new jobs are recorded and older ones may not be yet
@@ -60,9 +60,8 @@ class Run:
     async def absorb(self, page: Page, *, retry_base: int) -> Absorbed:
         """Record one page, count it, tell of it, and wake the downloads for what it queued."""
         for bad in page.invalid:
-            self._report(bad.reason, bad.id, bad.file_name)
-        intake = Intake(self.rules, self.settings.originals, self.run_base, retry_base)
-        absorbed = await self.manifest.do(Store.absorb, page.jobs, intake, _OPEN)
+            self._report(bad)
+        absorbed = await self.manifest.do(Store.absorb, page.jobs, self.intake(retry_base), _OPEN)
         for one in absorbed.restamped:
             await asyncio.to_thread(self.places.restamp, one.path, one.before, one.after)
         for listed in absorbed.listed:
@@ -74,13 +73,22 @@ class Run:
         self.sink(ListingProgress(self.account.records))
         return absorbed
 
-    def _report(self, reason: str, job_id: str | None, file_name: str | None) -> None:
+    def intake(self, retry_base: int) -> Intake:
+        """Return how listed jobs become work; see there for `retry_base`."""
+        return Intake(
+            rules=self.rules,
+            originals=self.settings.originals,
+            run_base=self.run_base,
+            retry_base=retry_base,
+            left_out=self.account.left_out,
+        )
+
+    def _report(self, bad: InvalidRecord) -> None:
         """Tell of a bad record once a run, however often it is listed."""
-        mark = f"{job_id}\0{reason}"
-        if mark not in self._reported and len(self._reported) < _MOST_REPORTED:
-            self._reported.add(mark)
+        if bad.key not in self._reported and len(self._reported) < _MOST_REPORTED:
+            self._reported.add(bad.key)
             self.account.invalid += 1
-            self.sink(RecordInvalid(reason=reason, id=job_id, file_name=file_name))
+            self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
 
     def _tell(self, one: Listed, *, first: bool) -> None:
         job = one.job

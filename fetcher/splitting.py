@@ -3,8 +3,10 @@
 The line that has brought the file so far keeps its beginning; what is left is divided into
 equal stretches, each fetched by a request of its own (Range, If-Range) into a part of its
 own, which survives a crash like any other. A stretch that fails costs nothing: the file's
-own line goes on from where it stopped. Stretches that the file has reached are appended to
-it, which proves and hashes them as if they had come in order.
+own line goes on from where it stopped, or does not even stop where no other line brought
+anything. A host that ignored a Range is not asked for another stretch of this file.
+Stretches that the file has reached are appended to it, which proves and hashes them as if they
+had come in order.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Splitter:
         self._lines = lines
         self._url = url
         self._tasks: list[asyncio.Task[None]] = []
-        self.ranges_work = True
+        self._undivided: int | None = None  # where the own line would end, had it not been split
 
     def consider(self, stop: int, rate_bytes_s: float) -> int:
         """Return where the file's own line is to stop, splitting what is left if that pays.
@@ -77,7 +79,11 @@ class Splitter:
         Stretches that an earlier attempt began are gone on with, each over its own line.
         """
         part = self._file.part
-        if part is None or self._tasks or not self._may_split():
+        if part is None:
+            return stop
+        if self._undivided is not None and part.bytes_written < stop and self._is_in_vain():
+            return self._undivided
+        if self._tasks or not self._may_split():
             return stop
         if self._file.stretches:
             self._go_on()
@@ -90,6 +96,7 @@ class Splitter:
             return stop
         size = left // (count + 1)
         starts = [part.bytes_written + size * n for n in range(1, count + 1)]
+        self._undivided = stop
         for start, end in zip(starts, [*starts[1:], stop], strict=True):
             self._open_line(self._fetch(start, end))
         return starts[0]
@@ -103,12 +110,16 @@ class Splitter:
         self._tasks.append(asyncio.create_task(work))
         self._lines.extra += 1
 
+    def _is_in_vain(self) -> bool:
+        """Return whether every line has ended and none brought anything."""
+        return not self._file.stretches and all(task.done() for task in self._tasks)
+
     def _may_split(self) -> bool:
         file = self._file
         limited = file.kit.limiter.slice_bytes(CHUNK_BYTES) < CHUNK_BYTES
         part = file.part
         return (
-            self.ranges_work
+            file.ranges_work
             and not limited
             and part is not None
             and part.version.bytes_total is not None
@@ -141,7 +152,7 @@ class Splitter:
             async with self._host.open(self._url, request_headers(want)) as body:
                 verdict = judge(want, body.head)
                 if not isinstance(verdict, Append):
-                    self.ranges_work = False
+                    file.ranges_work = False
                     return
                 if stretch is None:
                     stretch = await self._begin(start, stop, version)

@@ -197,6 +197,8 @@ class Transfer:
             verdict = judge(want, body.head)
             match verdict:
                 case Append() | Whole():
+                    if want.start and verdict == Whole(want.total, want.validator):
+                        self._file.ranges_work = False  # the same version, yet from its start
                     await receive(self._file, body, verdict, self._splitter())
                 case Refuse(reason=reason):
                     raise ContentError(reason)
@@ -315,7 +317,7 @@ class Transfer:
 
 def _refuse_status(head: Head, url: str) -> None:
     """Raise StatusError for a status that `ranges.judge` has no rule for."""
-    if 200 <= head.status < 300 or head.status == 416:
+    if 200 <= head.status < 300 or head.status in (412, 416):
         return
     header = head.headers.get("retry-after")
     wait_s = None if header is None else parse_retry_after(header, now=datetime.now(UTC))

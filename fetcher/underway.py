@@ -58,7 +58,10 @@ class Stretch:
 
 @dataclass(slots=True)
 class Underway:
-    """One file under way. `stretches` lie ahead of `part`, in order."""
+    """One file under way. `stretches` lie ahead of `part`, in order.
+
+    `ranges_work` turns false once the host answered a question for a stretch with something else.
+    """
 
     entry: Entry
     key: str
@@ -72,6 +75,7 @@ class Underway:
     content_type: str = ""
     bytes_fetched: int = 0
     started: bool = False
+    ranges_work: bool = True
     _told_at_s: float = 0.0
 
     @property

@@ -17,17 +17,12 @@ from typing import TYPE_CHECKING
 
 from fetcher.account import Class
 from fetcher.causes import first_cause
-from fetcher.errors import (
-    ApiError,
-    FetcherError,
-    KeyRefusedError,
-    ManifestError,
-    StorageError,
-)
+from fetcher.errors import ApiError, KeyRefusedError, ManifestError, StorageError
 from fetcher.events import Notice, QueueGrew
 from fetcher.heartbeat import EVERY_S, Sign, Systemd, write_status
 from fetcher.live import Live
-from fetcher.manifest.store import Intake, Store
+from fetcher.manifest.store import Store
+from fetcher.patience import Outage, Shortage
 from fetcher.plan import TODO
 from fetcher.polling import Poller
 from fetcher.retry import Pace, next_poll_s
@@ -35,12 +30,12 @@ from fetcher.retry import Pace, next_poll_s
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from fetcher.errors import FetcherError
     from fetcher.models import Job, JobId
     from fetcher.run import Run
 
 _REFUSED_PAUSE_S = 300.0  # a refused key is tried again so slowly
 _OUTAGE_UNTIL_IDLE_S = 900.0  # `--until-idle` waits out an outage of so long
-_STORAGE_PAUSE_S = 30.0
 _GLANCE_S = 2.0  # between looks for what `retry` queued, and for streams to open again
 
 
@@ -55,13 +50,11 @@ class Watch:
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._wake = asyncio.Event()
         self._polled_once = False
-        self._failures = 0
-        self._failing_since_s = 0.0
+        self._outage = Outage()
+        self._shortage = Shortage()
         self._idle_polls = 0
         self._waiting: list[Job] = []
-        self._is_refused = False
         self._last_poll_at: str | None = None
-        self._last_error: str | None = None
 
     def wake(self) -> None:
         """Poll now."""
@@ -106,24 +99,21 @@ class Watch:
             await self._rest(self._pause_s())
 
     async def _poll_once(self) -> None:
+        self._run.history.is_quiet = self._outage.failures > 0
         try:
+            if not self._polled_once:
+                await self._run.requeue()
             if await self._is_full_pass_due():
                 await self._poller.learn(await self._run.list_all())
-                new = 1
+                news = True
             else:
-                if not self._polled_once:
-                    await self._run.requeue()
-                new = await self._poller.poll()
-        except KeyRefusedError as error:
-            self._note_failure(f"{error}. Watching goes on; a new key is read by itself.", error)
-        except ApiError as error:
-            self._note_failure(f"{error}. Watching goes on and catches up by itself.", error)
+                news = await self._poller.poll() > 0
         except ManifestError:
             raise
-        except StorageError as error:
-            self._note_failure(f"{error} Watching goes on once there is room.", error)
+        except (KeyRefusedError, ApiError, StorageError) as error:
+            self._note_failure(error)
         else:
-            self._note_success(news=bool(new))
+            self._note_success(news=news)
         await self._refresh_waiting()
 
     async def _is_full_pass_due(self) -> bool:
@@ -132,45 +122,34 @@ class Watch:
             return True
         if await manifest.do(Store.get, "rules") != run.rules.signature():
             return True
-        last = await manifest.do(Store.get, "last_full_at")
-        if last is None:
+        last_at = _instant(await manifest.do(Store.get, "last_full_at"))
+        if last_at is None:
             return True
-        age = datetime.now(UTC) - datetime.fromisoformat(last)
+        age = datetime.now(UTC) - last_at
         # A clock that was set back must not put the next full pass off for ever.
         return not timedelta() <= age < timedelta(seconds=run.settings.full_every)
 
     def _note_success(self, *, news: bool) -> None:
-        if self._failures:
-            self._run.sink(Notice("INFO", "the API answers again"))
+        if (told := self._outage.end()) is not None:
+            self._run.sink(Notice("INFO", told))
         self._polled_once = True
-        self._failures = 0
-        self._is_refused = False
-        self._last_error = None
         self._last_poll_at = datetime.now(UTC).isoformat()
         self._idle_polls = 0 if news or self._waiting else self._idle_polls + 1
 
-    def _note_failure(self, message: str, error: FetcherError) -> None:
-        """Tell of the first failure of a stretch, and of every change of its kind."""
-        if not self._failures:
-            self._failing_since_s = time.monotonic()
-        if not self._failures or self._last_error != str(error):
-            self._run.sink(Notice("ERROR", message))
-        self._failures += 1
-        self._is_refused = isinstance(error, KeyRefusedError)
-        self._last_error = str(error)
-        if self._run.settings.until_idle and self._is_hopeless(error):
+    def _note_failure(self, error: FetcherError) -> None:
+        """Bear a failed poll; raise its error where a run that ends by itself should end."""
+        now_s = time.monotonic()
+        if (told := self._outage.note(error, now_s)) is not None:
+            self._run.sink(Notice("ERROR", told))
+        is_passing = isinstance(error, ApiError) and self._polled_once
+        is_long = now_s - self._outage.since_s > _OUTAGE_UNTIL_IDLE_S
+        if self._run.settings.until_idle and (is_long or not is_passing):
             raise error
 
-    def _is_hopeless(self, error: FetcherError) -> bool:
-        """Return whether a run that is to end by itself should end with this error."""
-        if isinstance(error, KeyRefusedError | StorageError) or not self._polled_once:
-            return True
-        return time.monotonic() - self._failing_since_s > _OUTAGE_UNTIL_IDLE_S
-
     def _pause_s(self) -> float:
-        pace = Pace(len(self._waiting), self._idle_polls, self._failures)
+        pace = Pace(len(self._waiting), self._idle_polls, self._outage.failures)
         pause_s = next_poll_s(self._run.settings.interval, pace, rng=self._rng)
-        if self._is_refused:
+        if self._outage.is_refused:
             return max(pause_s, min(_REFUSED_PAUSE_S, self._run.settings.interval * 10))
         return pause_s
 
@@ -182,12 +161,12 @@ class Watch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, _GLANCE_S)):
                     await self._wake.wait()
-            if until_idle and not self._failures and await self._is_idle():
+            if until_idle and await self._is_idle():
                 return
 
     async def _is_idle(self) -> bool:
         """Return whether no job is pending and nothing is left to download."""
-        if self._failures or not self._polled_once:
+        if self._outage.failures or not self._polled_once:
             return False
         await self._refresh_waiting()
         return not self._waiting and self._run.downloads.is_idle
@@ -196,11 +175,15 @@ class Watch:
 
     async def _refresh_waiting(self) -> None:
         run = self._run
+        try:
+            waiting = await run.manifest.do(Store.waiting)
+        except ManifestError:
+            raise
+        except StorageError:
+            return  # the next poll tells of it
         gone = self._poller.gone
         self._waiting = [
-            job
-            for job in await run.manifest.do(Store.waiting)
-            if job.id not in gone and run.rules.refuse(job) is None
+            job for job in waiting if job.id not in gone and run.rules.refuse(job) is None
         ]
         if run.settings.live:
             self._live.follow(self._waiting)
@@ -208,7 +191,7 @@ class Watch:
     async def _job_done(self, job_id: JobId, url: str) -> None:
         """Queue a job whose stream said done."""
         run = self._run
-        intake = Intake(run.rules, run.settings.originals, run.run_base, run.run_base)
+        intake = run.intake(run.run_base)
         listed = await run.manifest.do(Store.announce_done, job_id, url, intake)
         if listed is not None and listed.after in TODO:
             run.account.listed(listed.seq, listed.before, listed.after)
@@ -219,36 +202,37 @@ class Watch:
 
     async def _download(self) -> None:
         """Keep the downloads going; a disk that is full pauses them."""
-        run = self._run
         while True:
             try:
-                await run.downloads.serve()
-            except BaseExceptionGroup as errors:
+                await self._run.downloads.serve()
+            except (BaseExceptionGroup, StorageError) as errors:
                 cause = first_cause(errors)
-                if isinstance(cause, ManifestError) or not isinstance(cause, StorageError):
+                if not isinstance(cause, StorageError) or isinstance(cause, ManifestError):
                     raise
-                if run.settings.until_idle:
+                if self._run.settings.until_idle:
                     raise cause from None
-                self._last_error = str(cause)
-                run.sink(Notice("ERROR", f"{cause} Downloading waits until there is room."))
-                await self._wait_for_room()
+                await self._wait_for_room(cause)
             else:
                 return
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_room(self, error: StorageError) -> None:
+        run = self._run
+        if (told := self._shortage.note(error, run.account.bytes_stored)) is not None:
+            run.sink(Notice("ERROR", told))
         while True:
-            await asyncio.sleep(_STORAGE_PAUSE_S)
+            await asyncio.sleep(self._shortage.pause_s(run.settings.interval))
             with contextlib.suppress(StorageError):
-                await asyncio.to_thread(self._run.space.check)
-                self._run.sink(Notice("INFO", "there is room again: downloading goes on"))
+                await asyncio.to_thread(run.space.check)
                 return
 
     async def _glance(self) -> None:
-        """Notice what `retry` queued, and open streams whose pause has ended."""
+        """Notice what `retry` queued, that there is room again, that a stream may open again."""
         run = self._run
         newest = await run.manifest.do(Store.sync_tickets)
         while True:
             await asyncio.sleep(_GLANCE_S)
+            if (told := self._shortage.end(run.account.bytes_stored)) is not None:
+                run.sink(Notice("INFO", told))
             with contextlib.suppress(StorageError):
                 ticket = await run.manifest.do(Store.sync_tickets)
                 if ticket != newest:
@@ -272,10 +256,24 @@ class Watch:
             last_poll_at=self._last_poll_at,
             pending=len(self._waiting),
             queue=self._run.account.counts[Class.TODO],
-            last_error=self._last_error,
+            last_error=self._trouble,
         )
 
+    @property
+    def _trouble(self) -> str | None:
+        error = self._outage.error or self._shortage.error
+        return None if error is None else str(error)
+
     def _state(self) -> str:
-        if self._last_error is not None:
-            return f"trouble: {self._last_error}"[:200]
+        if self._trouble is not None:
+            return f"trouble: {self._trouble}"[:200]
         return f"{len(self._waiting)} pending, {self._run.account.counts[Class.TODO]} to download"
+
+
+def _instant(text: str | None) -> datetime | None:
+    """Return the aware time that was recorded, None where there is none to be read."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None

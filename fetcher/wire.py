@@ -6,14 +6,16 @@ A clean page takes the fast path, one pass of pydantic over the whole; anything 
 read again record by record, by the same definition of a record.
 """
 
+import hashlib
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
 from fetcher.errors import ContentError
 from fetcher.models import Job, JobId, Status
@@ -35,13 +37,19 @@ _STATUSES = {str(status): status for status in Status}
 class InvalidRecord:
     """A record that could not be understood, wholly or in part; `reason` names the fields.
 
-    `id` is None where the record had none that can be used: it was left out. Otherwise its
-    job is in the page.
+    `id` is None where the record had none that can be used. `mark` is what tells a record
+    that was left out from the others of its page; empty where its job is in the page.
     """
 
     reason: str
     id: str | None = None
     file_name: str | None = None
+    mark: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return what is the same for the same complaint about the same record."""
+        return f"{self.id or self.mark}\0{self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +69,7 @@ class Page:
 class _Record:
     """One record as the API documents it; unknown fields are ignored."""
 
-    id: Annotated[
-        str,
-        StringConstraints(
-            min_length=1, max_length=_LONGEST_ID, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"
-        ),
-    ]
+    id: str  # see _ID
     status: str
     file_name: str | None = None
     audio_url: str | None = None
@@ -82,17 +85,43 @@ class _Record:
     error: str | None = None
 
 
-@dataclass(slots=True)
-class _Envelope:
-    """The other shape of a page: other endpoints of the service wrap their result so."""
-
-    data: list[_Record]
+def _or_none(schema: CoreSchema) -> CoreSchema:
+    return core_schema.with_default_schema(core_schema.nullable_schema(schema), default=None)
 
 
 _NAMES = tuple(item.name for item in fields(_Record))
-_PAGE = TypeAdapter(list[_Record])
-_ENVELOPE = TypeAdapter(_Envelope)
-_ONE = TypeAdapter(_Record)
+_OF_TYPE: dict[object, CoreSchema] = {
+    str: core_schema.str_schema(),
+    str | None: _or_none(core_schema.str_schema()),
+    float | None: _or_none(core_schema.float_schema()),
+    datetime | None: _or_none(core_schema.datetime_schema()),
+}
+_ID = core_schema.str_schema(
+    min_length=1, max_length=_LONGEST_ID, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"
+)
+# Said to pydantic's core directly: `pydantic.TypeAdapter` would read it off the class, with
+# 60 ms of CPU for imports and analysis at every start, a third of a run with nothing new.
+_RECORD = core_schema.dataclass_schema(
+    _Record,
+    core_schema.dataclass_args_schema(
+        "_Record",
+        [
+            core_schema.dataclass_field(
+                item.name, _ID if item.name == "id" else _OF_TYPE[item.type]
+            )
+            for item in fields(_Record)
+        ],
+    ),
+    list(_NAMES),
+    slots=True,
+)
+_RECORDS = core_schema.list_schema(_RECORD)
+_PAGE = SchemaValidator(_RECORDS)
+# The other shape of a page: other endpoints of the service wrap their result so.
+_ENVELOPE = SchemaValidator(
+    core_schema.typed_dict_schema({"data": core_schema.typed_dict_field(_RECORDS)})
+)
+_ONE = SchemaValidator(_RECORD)
 
 
 def parse_page(body: bytes) -> Page:
@@ -105,7 +134,7 @@ def parse_page(body: bytes) -> Page:
     body = body.removeprefix(_BOM)
     try:
         if body.lstrip()[:1] == b"{":
-            records = _ENVELOPE.validate_json(body, strict=True).data
+            records = _ENVELOPE.validate_json(body, strict=True)["data"]
         else:
             records = _PAGE.validate_json(body, strict=True)
     except ValidationError:
@@ -250,22 +279,38 @@ def _pruned(text: str) -> str:
 def _read_one_by_one(elements: list[Any]) -> Page:
     """Return the page of elements of which at least one is not as documented."""
     page = Page(count=len(elements))
+    alike: Counter[str] = Counter()
     for element in elements:
         if not isinstance(element, dict):
-            page.invalid.append(InvalidRecord(f"a record is {_short(element)}"))
+            reason = f"a record is {_short(element)}"
+            page.invalid.append(InvalidRecord(reason, mark=_mark(element, alike)))
             continue
         raw = {name: _plain(element[name]) for name in _NAMES if name in element}
         record, wrong = _understand(raw)
         problems = [f"{name} is {_short(raw.get(name))}" for name in wrong]
         if record is None:
-            name = raw.get("file_name")
-            reason = "; ".join(problems)
-            page.invalid.append(
-                InvalidRecord(reason, file_name=name if isinstance(name, str) else None)
-            )
+            job_id = None if "id" in wrong else _text(raw.get("id"))
+            name, mark = _text(raw.get("file_name")), _mark(element, alike)
+            page.invalid.append(InvalidRecord("; ".join(problems), job_id, name, mark))
         else:
             _add(page, record, problems)
     return page
+
+
+def _mark(element: object, alike: Counter[str]) -> str:
+    """Return what tells an element from the others of its page, equal ones by their number."""
+    try:
+        text = json.dumps(element, sort_keys=True)
+    except RecursionError:
+        text = _short(element)
+    digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    alike[digest] += 1
+    return f"{digest} {alike[digest]}"
+
+
+def _text(value: object) -> str | None:
+    """Return the value where it is text."""
+    return value if isinstance(value, str) else None
 
 
 def _plain(value: object) -> object:

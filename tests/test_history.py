@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import (
@@ -215,6 +215,7 @@ async def test_pages_without_one_readable_record_do_not_end_the_listing() -> Non
 # ---- one job far down the list -----------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     place=st.integers(0, 299),
     drift=st.integers(-120, 120),

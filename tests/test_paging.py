@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import ApiError
@@ -153,6 +153,7 @@ def test_duplicates_hide_nothing(items: list[Element], page_size: int) -> None:
     assert server.walk(page_size) <= server.seen
 
 
+@settings(deadline=None)
 @given(
     items=st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", None]), max_size=60),
     page_size=st.integers(1, 25),
@@ -165,6 +166,7 @@ def test_lists_of_duplicates_and_malformed_elements_are_read_whole(
     assert server.walk(page_size) <= server.seen
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(0, 120),
     page_size=st.integers(1, 30),
@@ -186,6 +188,7 @@ CHANGES = st.builds(
 SCRIPTS = st.dictionaries(st.integers(2, 30), st.lists(CHANGES, min_size=1, max_size=3))
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(0, 150),
     page_size=st.integers(1, 60),
@@ -206,6 +209,7 @@ def test_whatever_stays_in_the_list_is_seen(
         assert stayed <= server.seen
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(20, 150),
     page_size=st.integers(10, 60),

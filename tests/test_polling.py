@@ -126,6 +126,18 @@ async def test_a_server_that_caps_pages_hides_no_new_job(
         assert {await at.state(job) for job in added} == {State.QUEUED}
 
 
+@pytest.mark.parametrize("page_size", [1, 2, 3, 1000])
+async def test_any_page_size_will_do(page_size: int, tmp_path: Path, sim: Simulator) -> None:
+    jobs = sim.add_jobs(40)[::-1]
+    sim.reopen(jobs[30])
+    async with polled(sim, tmp_path, page_size=page_size) as at:
+        added = sim.add_jobs(10)
+        await at.poll()
+        sim.finish(jobs[30])
+        await at.poll()
+        assert {await at.state(job) for job in (*added, jobs[30])} == {State.QUEUED}
+
+
 async def test_new_jobs_that_come_while_paging_are_not_missed(
     tmp_path: Path, sim: Simulator
 ) -> None:

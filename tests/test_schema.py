@@ -78,7 +78,10 @@ def write_to(path: Path) -> None:
 
 
 def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(change(path.read_bytes())) and None
+    def work(path: Path) -> None:
+        path.write_bytes(change(path.read_bytes()))
+
+    return work
 
 
 def altered(*statements: str) -> Callable[[Path], None]:
@@ -155,7 +158,9 @@ def test_a_newer_manifest_asks_for_an_update_and_not_to_be_moved_away(tmp_path: 
     assert "mv " not in str(caught.value)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     at=st.floats(0, 1), noise=st.binary(min_size=1, max_size=300), cut=st.none() | st.floats(0, 1)
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,6 @@ from support import (
     Ran,
     check_account,
     check_mirror,
-    check_pairs,
     eventually,
     files,
     settings,
@@ -27,10 +28,11 @@ from support import (
 
 import fetcher
 from fetcher.engine import Fetcher
-from fetcher.errors import StorageError
 from fetcher.events import (
+    DownloadCancelled,
     DownloadCompleted,
     DownloadFailed,
+    DownloadFiltered,
     DownloadStarted,
     Event,
     JobFailed,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(fetcher.__file__).parent
 SSE = {"Content-Type": "text/event-stream"}
+ENDS = (DownloadCompleted, DownloadFailed, DownloadFiltered, DownloadCancelled)
 NEVER = 3600.0  # an interval that no test lives to see the end of
 
 
@@ -89,7 +92,7 @@ class Watching:
         """Return the run once it has ended by itself, and check what is true of every run."""
         final = await asyncio.wait_for(self.task, 20)
         check_account(final)
-        check_pairs(self.events)
+        check_ends(self.events)
         assert self.events[-1] is final
         assert ours_running() == []
         return Ran(self.events, final)
@@ -122,6 +125,21 @@ async def until_idle(sim: Simulator, dest: Path, **options: Any) -> Ran:
     """Watch until idle."""
     async with watching(sim, dest, until_idle=True, **options) as at:
         return await at.ended()
+
+
+def check_ends(events: list[Event]) -> None:
+    """Assert that every start of a download has one end before the next start.
+
+    A long run may try a file again, and an attempt may fail before anything arrives.
+    """
+    under_way: set[tuple[str, str]] = set()
+    for event in events:
+        if isinstance(event, DownloadStarted):
+            assert (event.id, event.variant) not in under_way, f"{event.id} was started twice"
+            under_way.add((event.id, event.variant))
+        elif isinstance(event, ENDS):
+            under_way.discard((event.id, event.variant))
+    assert under_way == set()
 
 
 def ours_running() -> list[str]:
@@ -185,10 +203,11 @@ async def test_done_needs_no_poll(sim: Simulator, tmp_path: Path) -> None:
     job = sim.add_job(status="pending")
     async with watching(sim, tmp_path, interval=NEVER) as at:
         await at.until(lambda: bool(at.of(JobProgress)))
+        asked = len(sim.list_requests)
         sim.finish(job)
         await at.until(lambda: bool(at.of(DownloadCompleted)))
         ran = await at.stopped()
-    assert len(sim.list_requests) == 1
+    assert len(sim.list_requests) == asked
     assert (ran.final.downloaded, ran.final.pending) == (1, 0)
     check_mirror(sim, tmp_path)
 
@@ -477,19 +496,48 @@ async def test_an_outage_is_told_once_and_caught_up_with(
     check_mirror(sim, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        Fault("list", times=None, html=True),
+        Fault("list", times=None, body='[{"id": "a", "status"'),
+        Fault("list", times=None, body=""),
+        Fault("list", times=None, body='{"data": null}'),
+        Fault("list", times=None, cut_after_bytes=10),
+        Fault("list", times=None, status=404),
+        Fault("list", times=None, status=302, headers={"Location": "https://example.com/"}),
+    ],
+    ids=["html", "half", "nothing", "no list", "cut", "404", "redirected away"],
+)
+async def test_pages_that_are_none_are_an_outage_too(
+    page: Fault, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(2)
+    async with watching(sim, tmp_path, interval=0.01) as at:
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        sim.faults.add(page)
+        await at.until(lambda: sim.faults.fired(page) >= 5)
+        assert len(at.said("ERROR")) == 1
+        sim.faults.clear()
+        sim.add_job()
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+    check_mirror(sim, tmp_path)
+
+
 async def test_an_outage_with_many_faces_is_told_once(sim: Simulator, tmp_path: Path) -> None:
     """A gateway that answers 502, 503, 504 or nothing in turn is one outage."""
     sim.add_job()
-    faces = [
-        Fault("list", times=None, status=status, when=lambda r, n=n: r.number % 4 == n)
-        for n, status in enumerate((502, 503, 504))
-    ]
+    faces = [Fault("list", status=status) for status in (502, 503, 504, 429, 500) * 2]
     async with watching(sim, tmp_path, interval=0.01) as at:
         await at.until(lambda: bool(at.of(DownloadCompleted)))
-        asked = len(sim.list_requests)
-        sim.faults.add(*faces, Fault("list", times=None, disconnect=True))
-        await at.until(lambda: len(sim.list_requests) >= asked + 9)
+        for face in faces:
+            sim.faults.add(face)
+            await at.until(partial(_has_fired, sim, face))
         assert len(at.said("ERROR")) == 1
+
+
+def _has_fired(sim: Simulator, fault: Fault) -> bool:
+    return sim.faults.fired(fault) > 0
 
 
 async def test_an_outage_from_the_start_is_waited_out(sim: Simulator, tmp_path: Path) -> None:
@@ -664,6 +712,15 @@ async def test_a_service_failure_that_turns_success_is_found_by_the_next_full_pa
     check_mirror(sim, tmp_path)
 
 
+async def _retry(dest: Path) -> None:
+    """Run `fetcher retry`."""
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fetcher", "retry", "-d", str(dest)),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await other.wait() == 0
+
+
 async def test_retry_from_another_process_is_taken_up_at_once(
     sim: Simulator, tmp_path: Path
 ) -> None:
@@ -672,14 +729,36 @@ async def test_retry_from_another_process_is_taken_up_at_once(
     async with watching(sim, tmp_path, interval=NEVER) as at:
         await at.until(lambda: len(at.of(DownloadFailed)) == 2)
         sim.host_down = False
-        other = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "fetcher", "retry", "-q", "-d", str(tmp_path))
-        )
-        assert await other.wait() == 0
+        asked = len(sim.list_requests)
+        await _retry(tmp_path)
         await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
         ran = await at.stopped()
-    assert len(sim.list_requests) == 1
+    assert len(sim.list_requests) == asked
     assert (ran.final.downloaded, ran.final.failed, ran.final.pending) == (2, 0, 0)
+    check_mirror(sim, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["full pass", "retry"])
+async def test_a_file_under_way_is_not_queued_once_more(
+    how: str, sim: Simulator, tmp_path: Path
+) -> None:
+    """It failed in an earlier run and is being fetched now, slowly."""
+    job = sim.add_job(size_bytes=60_000)
+    sim.host_down = True
+    assert (await until_idle(sim, tmp_path)).exit_code == 1
+    sim.host_down = False
+    sim.serve(job, Serving(rate_bytes_s=30_000))
+    full_every = 0 if how == "full pass" else 86_400
+    asked = len(sim.audio_requests(job))
+    async with watching(sim, tmp_path, full_every=full_every) as at:
+        await at.until(lambda: len(sim.audio_requests(job)) > asked)
+        if how == "retry":
+            await _retry(tmp_path)
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        await at.more_polls(3)
+        ran = await at.stopped()
+    assert len(sim.audio_requests(job)) == asked + 1
+    assert (ran.final.downloaded, ran.final.failed, ran.final.pending) == (1, 0, 0)
     check_mirror(sim, tmp_path)
 
 
@@ -722,7 +801,7 @@ async def test_a_full_disk_pauses_downloads_and_is_told_once(
         assert at.of(DownloadCompleted) == []
         free["bytes"] = 10**12
         await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
-        assert at.said("INFO") == ["there is room again: downloading goes on"]
+        await at.until(lambda: at.said("INFO") == ["there is room again: downloading goes on"])
         ran = await at.stopped()
     assert (ran.exit_code, ran.final.downloaded) == (0, 3)
     check_mirror(sim, tmp_path)
@@ -733,35 +812,35 @@ async def test_a_disk_that_fills_up_at_the_last_moment_pauses_downloads(
 ) -> None:
     """Putting a file in place can fail as writing it can."""
     sim.add_jobs(3)
-    is_full = {"now": True}
-    seal = space.Space.check
+    is_full = threading.Event()
+    is_full.set()
 
-    def check(self: space.Space) -> None:
-        if is_full["now"]:
-            raise StorageError("Not enough space here.")
-        seal(self)
+    def free_bytes(_: Path) -> int:
+        is_sealing = threading.current_thread().name.startswith("seal")
+        return 10 if is_sealing and is_full.is_set() else 10**12
 
-    from fetcher.files import sealing
-
-    put = sealing.seal
-
-    def sealing_on_a_full_disk(*args: Any, **options: Any) -> Any:
-        if is_full["now"]:
-            raise StorageError("Not enough space here.")
-        return put(*args, **options)
-
-    monkeypatch.setattr("fetcher.finish.seal", sealing_on_a_full_disk)
-    monkeypatch.setattr(space.Space, "check", check)
-    monkeypatch.setattr(space.Space, "promise", lambda *_: None)
-    async with watching(sim, tmp_path) as at:
+    monkeypatch.setattr(space, "free_bytes", free_bytes)
+    async with watching(sim, tmp_path, min_free=1000) as at:
         await at.until(lambda: bool(at.said("ERROR")))
         await at.more_polls(3)
         assert len(at.said("ERROR")) == 1
-        is_full["now"] = False
+        is_full.clear()
         await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
         ran = await at.stopped()
     assert (ran.exit_code, ran.final.downloaded) == (0, 3)
     check_mirror(sim, tmp_path)
+
+
+async def test_a_file_that_does_not_fit_is_told_once_however_often_it_is_tried(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room, but not for this file: looking for room alone finds some each time."""
+    large = sim.add_job(size_bytes=900_000)
+    monkeypatch.setattr(space, "free_bytes", lambda _: 500_000)
+    async with watching(sim, tmp_path, interval=0.01, min_free=1000) as at:
+        await at.until(lambda: len(sim.audio_requests(large)) >= 3)
+        assert len(at.said("ERROR")) == 1
+        assert at.said("INFO") == []
 
 
 async def test_until_idle_ends_with_6_where_the_disk_is_full(
@@ -784,6 +863,7 @@ async def test_a_manifest_that_is_damaged_meanwhile_ends_the_watch(
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         other.execute("PRAGMA writable_schema = ON")
         other.execute("UPDATE sqlite_schema SET sql = 'CREATE nonsense' WHERE name = 'entry'")
+        other.execute("PRAGMA schema_version = 999")  # so that others read it anew
         other.commit()
         other.close()
         sim.add_jobs(3)
@@ -879,6 +959,28 @@ async def test_a_stop_is_obeyed_while_the_api_does_not_answer(
     assert ran.exit_code == 0
 
 
+async def test_a_stop_is_obeyed_while_the_disk_is_full(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(2)
+    async with watching(sim, tmp_path, min_free="1000000T") as at:
+        await at.until(lambda: bool(at.said("ERROR")))
+        ran = await at.stopped()
+    assert (ran.exit_code, ran.final.pending) == (0, 2)
+
+
+async def test_a_stop_is_obeyed_while_another_program_holds_the_manifest(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    async with watching(sim, tmp_path) as at:
+        await at.more_polls(2)
+        other = sqlite3.connect(tmp_path / ".fetcher" / "manifest.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        sim.add_jobs(2)
+        await asyncio.sleep(0.3)  # until a poll has begun to wait for it
+        ran = await at.stopped()
+        other.close()
+    assert ran.exit_code == 0
+
+
 async def test_nothing_is_left_open_after_many_watches(sim: Simulator, tmp_path: Path) -> None:
     sim.add_jobs(3)
     sim.add_job(status="pending")
@@ -906,6 +1008,6 @@ async def test_a_watch_that_is_cancelled_frees_the_destination(
         at.task.cancel()
         await asyncio.gather(at.task, return_exceptions=True)
     assert ours_running() == []
-    check_pairs(at.events)
+    check_ends(at.events)
     async with watching(sim, tmp_path) as again:
         await again.more_polls(1)

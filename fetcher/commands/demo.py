@@ -146,7 +146,7 @@ def _is_typed(found: Resolved, field: str) -> bool:
 
 
 def _settings(found: Resolved, api_url: str, dest: Path) -> Settings:
-    from fetcher.settings import Settings  # noqa: PLC0415 - pydantic costs 70 ms of CPU
+    from fetcher.settings import Settings  # noqa: PLC0415 - help shows the demo too
 
     given: dict[str, Any] = {
         name: found.values[name]

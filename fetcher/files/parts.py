@@ -265,12 +265,12 @@ def _parse_header(line: bytes) -> Version:
 
 
 def _checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Yield (length, digest) of the journal's whole lines, as long as they grow."""
+    """Yield (length, digest) of the journal's whole lines, as long as they do not shrink."""
     before = 0
     for line in lines:
         length, _, sha256_hex = line.decode("ascii", "replace").partition(" ")
         is_whole = _LENGTH.fullmatch(length) and len(sha256_hex) == _SHA256_HEX
-        if not is_whole or int(length) <= before:
+        if not is_whole or int(length) < before:
             return
         before = int(length)
         yield before, sha256_hex

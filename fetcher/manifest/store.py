@@ -83,12 +83,21 @@ class Intake:
 
     Tickets up to `run_base` are from earlier runs; a failed file with a ticket up to
     `retry_base` may be tried again, and so may one whose record has changed since.
+    `left_out`: rows that this run has left out itself (`--max-downloads`).
     """
 
     rules: Rules
     originals: bool
     run_base: int
     retry_base: int
+    left_out: Container[int] = ()
+
+    def classify(self, job: Job, known: Known | None) -> State:
+        """Return the state of a file after a listing has shown its job."""
+        state = classify(job, known, self.rules)
+        if known is not None and known.state is State.FILTERED and state in TODO:
+            return State.FILTERED if known.seq in self.left_out else state
+        return state
 
     def wants_ticket(self, known: Known | None, state: State, *, is_changed: bool) -> bool:
         """Return whether the file joins the queue (again) of this run."""
@@ -199,11 +208,14 @@ class Store:
     # ---- the queue ----
 
     def take(self, after_ticket: int, limit: int) -> list[tuple[int, Entry]]:
-        """Return the next files to be fetched as (ticket, entry), in the order of tickets."""
+        """Return the next files to be fetched as (ticket, entry), in the order of tickets.
+
+        Those that failed since they got their ticket are left alone.
+        """
         with schema.translated(self.path):
             rows = self._db.execute(
                 f"SELECT ticket, {ENTRY_COLUMNS} FROM {_TODO} AND ticket > ? "
-                "ORDER BY ticket LIMIT ?",
+                "AND state <> 'failed' ORDER BY ticket LIMIT ?",
                 (after_ticket, limit),
             ).fetchall()
             return [(row[0], to_entry(row[1:])) for row in rows]
@@ -217,7 +229,8 @@ class Store:
             ).fetchall()
             newest = self.sync_tickets()
             db.executemany(
-                "UPDATE entry SET state = 'queued', ticket = ? WHERE seq = ?",
+                "UPDATE entry SET state = iif(state = 'failed', 'queued', state), ticket = ? "
+                "WHERE seq = ?",
                 [(newest + n, seq) for n, (seq,) in enumerate(rows, start=1)],
             )
         self.last_ticket = newest + len(rows)
@@ -442,7 +455,7 @@ class _Page:
         self.queued = 0
 
     def add(self, job: Job, known: Known | None) -> None:
-        state = classify(job, known, self.intake.rules)
+        state = self.intake.classify(job, known)
         seq = self._write(job, known, state, Variant.DENOISED)
         self.listed.append(Listed(seq, job, known.state if known else None, state))
 
@@ -452,7 +465,7 @@ class _Page:
             wanted = job.status is Status.SUCCESS and one.after is not State.FILTERED
             if wanted and job.original_audio_url:
                 known = self.known_originals.get(job.id)
-                state = classify(job, known, self.intake.rules)
+                state = self.intake.classify(job, known)
                 self._write(job, known, state, Variant.ORIGINAL)
 
     def _write(self, job: Job, known: Known | None, state: State, variant: Variant) -> int:
@@ -463,8 +476,9 @@ class _Page:
             known.status != job.status or known.updated_us != to_us(job.updated_at)
         )
         queued = self.intake.wants_ticket(known, state, is_changed=is_changed)
-        if queued:
+        if queued and state is State.FAILED:
             state = State.QUEUED  # while it is under way nobody may queue it as failed once more
+        if queued:
             self.last_ticket += 1
             self.queued += 1
             ticket = self.last_ticket

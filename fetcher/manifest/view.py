@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fetcher.errors import FetcherError
+from fetcher.filters import fits
 from fetcher.manifest import schema
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class View:
 def _connect(path: Path, *, is_quiet: bool) -> sqlite3.Connection:
     is_there = schema.exists(path)
     db = schema.open_readonly(path, is_quiet=is_quiet) if is_there else schema.nothing()
-    db.create_function("fits", 2, fnmatchcase, deterministic=True)
+    db.create_function("fits", 2, fits, deterministic=True)
     return db
 
 

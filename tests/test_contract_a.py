@@ -1,0 +1,54 @@
+"""What an outside examiner found against the promises on listing, naming and events."""
+
+from __future__ import annotations
+
+import json
+
+from fetcher.models import JobId
+from fetcher.paging import Walk
+from fetcher.wire import InvalidRecord, parse_page
+
+
+def complaints(*elements: object) -> list[InvalidRecord]:
+    """Return what a page of these elements is reported for."""
+    return parse_page(json.dumps(elements).encode()).invalid
+
+
+def test_a_page_without_a_readable_id_that_comes_whatever_the_offset_ends_the_walk() -> None:
+    walk = Walk(200)
+    for _ in range(10):
+        if not walk.finished:
+            walk.feed([], 1)
+    assert walk.finished
+
+
+def test_an_illegible_page_like_the_first_does_not_hide_what_follows() -> None:
+    items = [None] * 4 + [JobId(f"r{number}") for number in range(8)]
+    walk = Walk(2)
+    seen: set[JobId] = set()
+    for _ in range(100):
+        if not walk.finished:
+            request = walk.next
+            page = items[request.offset :][: request.limit]
+            seen.update(item for item in page if item)
+            walk.feed([item for item in page if item], len(page))
+    assert walk.finished
+    assert len(seen) == 8
+
+
+def test_malformed_records_are_told_apart_although_they_lack_the_same() -> None:
+    keys = {item.key for item in complaints({"id": "a"}, {"id": "b"}, {"x": 1}, {"x": 2}, 1, 2)}
+    assert len(keys) == 6
+
+
+def test_equal_elements_of_one_page_are_counted_each() -> None:
+    assert len({item.key for item in complaints(None, None, {}, {})}) == 4
+
+
+def test_a_malformed_record_that_is_read_again_is_the_same() -> None:
+    first, again = complaints({"x": 1}, {"id": "a"}), complaints(5, {"id": "a"}, {"x": 1})
+    assert {item.key for item in first} <= {item.key for item in again}
+
+
+def test_a_record_without_status_is_reported_under_its_id() -> None:
+    assert [item.id for item in complaints({"id": "a", "status": None})] == ["a"]

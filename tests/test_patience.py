@@ -1,0 +1,72 @@
+"""What is told of trouble, and when: once at its beginning, once at its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from fetcher.errors import ApiError, FetcherError, KeyRefusedError, StorageError
+from fetcher.patience import Outage, Shortage
+
+
+def test_an_outage_is_told_once_whatever_its_words() -> None:
+    outage = Outage()
+    told = [outage.note(ApiError(f"attempt {n} failed"), float(n)) for n in range(5)]
+    assert told == [
+        "attempt 0 failed. Watching goes on and catches up by itself.",
+        *(None for _ in range(4)),
+    ]
+    assert (outage.failures, outage.since_s, str(outage.error)) == (5, 0.0, "attempt 4 failed")
+
+
+def test_another_kind_of_trouble_is_told() -> None:
+    outage = Outage()
+    kinds: list[FetcherError] = [ApiError("down"), KeyRefusedError("401"), KeyRefusedError("403")]
+    told = [outage.note(error, 1.0) is not None for error in kinds]
+    assert told == [True, True, False]
+    assert outage.is_refused
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ApiError("down"), "the API answers again"),
+        (KeyRefusedError("401"), "the API answers again"),
+        (StorageError("The disk is full."), "polling goes on"),
+    ],
+    ids=["api", "key", "storage"],
+)
+def test_the_end_of_an_outage_is_told_once(error: FetcherError, told: str) -> None:
+    outage = Outage()
+    assert outage.end() is None
+    outage.note(error, 1.0)
+    assert [outage.end(), outage.end()] == [told, None]
+    assert (outage.failures, outage.error, outage.is_refused) == (0, None, False)
+
+
+def test_the_next_outage_is_told_again_and_has_its_own_beginning() -> None:
+    outage = Outage()
+    outage.note(ApiError("down"), 1.0)
+    outage.end()
+    assert outage.note(ApiError("down"), 9.0) is not None
+    assert outage.since_s == 9.0
+
+
+def test_a_full_disk_is_told_once_until_something_was_stored() -> None:
+    shortage = Shortage()
+    full = StorageError("Not enough space.")
+    assert shortage.note(full, 0) == "Not enough space. Downloading waits until there is room."
+    assert [shortage.note(full, 0), shortage.end(0), shortage.note(full, 0)] == [None] * 3
+    assert shortage.end(5_000) == "there is room again: downloading goes on"
+    assert (shortage.end(6_000), shortage.error) == (None, None)
+    assert shortage.note(full, 6_000) is not None
+
+
+def test_room_is_looked_for_ever_more_rarely() -> None:
+    shortage = Shortage()
+    pauses_s = []
+    for _ in range(7):
+        shortage.note(StorageError("full"), 0)
+        pauses_s.append(shortage.pause_s(3600.0))
+    assert pauses_s == [30.0, 60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
+    shortage.note(StorageError("full"), 1)
+    assert shortage.pause_s(2.0) == 2.0

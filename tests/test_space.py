@@ -1,0 +1,93 @@
+"""The promise never to fill the disk below `--min-free`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fetcher.errors import StorageError
+from fetcher.files.space import Space, free_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DISK_BYTES = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let every disk have so many bytes free as the one number in this list says."""
+    free = [DISK_BYTES]
+    real = os.statvfs
+
+    def statvfs(path: str | Path) -> os.statvfs_result:
+        said = list(real(path))
+        said[1], said[4] = 1, free[0]  # f_frsize, f_bavail
+        return os.statvfs_result(said)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    return free
+
+
+def test_what_an_ordinary_user_may_write_counts(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path) == DISK_BYTES
+
+
+@pytest.mark.parametrize(
+    ("min_free", "more", "is_enough"),
+    [
+        pytest.param(0, 0, True, id="no limit"),
+        pytest.param(0, DISK_BYTES, True, id="to the last byte"),
+        pytest.param(0, DISK_BYTES + 1, False, id="one byte more"),
+        pytest.param(DISK_BYTES, 0, True, id="at the limit"),
+        pytest.param(DISK_BYTES, 1, False, id="one byte below it"),
+        pytest.param(DISK_BYTES + 1, 0, False, id="below it from the start"),
+        pytest.param(400_000, 600_000, True, id="up to the limit"),
+    ],
+)
+def test_the_disk_is_filled_to_the_limit_and_no_further(
+    tmp_path: Path, min_free: int, more: int, is_enough: bool
+) -> None:
+    space = Space(tmp_path, min_free)
+    if is_enough:
+        space.check(more)
+        space.promise("a", more)
+    else:
+        for ask in (space.check, lambda more: space.promise("a", more)):
+            with pytest.raises(StorageError, match="min-free") as caught:
+                ask(more)
+            assert caught.value.exit_code == 6
+
+
+def test_promises_add_up_and_are_given_back(tmp_path: Path) -> None:
+    space = Space(tmp_path, 100_000)
+    space.promise("a", 500_000)
+    space.promise("b", 400_000)
+    with pytest.raises(StorageError):
+        space.check(1)
+    space.release("a")
+    space.check(500_000)
+    space.release("a")
+    space.release("nobody")
+
+
+def test_a_promise_shrinks_with_what_was_written(tmp_path: Path, disk: list[int]) -> None:
+    space = Space(tmp_path, 0)
+    for left in range(DISK_BYTES, -1, -100_000):
+        disk[0] = left
+        space.promise("a", left)
+
+
+def test_a_disk_that_others_fill_is_noticed(tmp_path: Path, disk: list[int]) -> None:
+    space = Space(tmp_path, 1000)
+    space.promise("a", 500_000)
+    disk[0] = 500_999
+    with pytest.raises(StorageError):
+        space.promise("a", 500_000)
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        Space(tmp_path / "gone", 0).check()

@@ -1,0 +1,363 @@
+"""`fetcher watch` as a process: signals, pipes, the lock, kills, and what it tells others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support import KEY, check_mirror, eventually, unfinished
+
+from fetcher.simulator import Fault, Serving
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from fetcher.simulator import Simulator
+
+SLOW = Serving(rate_bytes_s=60_000)
+
+
+@dataclass(slots=True)
+class Watcher:
+    """A running `fetcher watch --json`, its lines as they come, and its stderr."""
+
+    process: Process
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    readers: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of one kind so far."""
+        return [line for line in self.lines if line["event"] == event]
+
+    async def until(self, event: str, count: int = 1) -> None:
+        """Return once so many lines of that kind have come."""
+        await eventually(
+            lambda: len(self.of(event)) >= count or self.process.returncode is not None,
+            within_s=20,
+        )
+        assert len(self.of(event)) >= count, (self.lines[-3:], self.complaints)
+
+    async def ended(self, within_s: float = 20) -> int:
+        """Return its exit status."""
+        status = await asyncio.wait_for(self.process.wait(), within_s)
+        await asyncio.gather(*self.readers)
+        return status
+
+    async def signalled(self, number: signal.Signals) -> int:
+        """Send a signal; return the exit status, which must come in time."""
+        began_s = time.monotonic()
+        self.process.send_signal(number)
+        status = await self.ended()
+        assert time.monotonic() - began_s < 5
+        assert not [line for line in self.complaints if "Traceback" in line]
+        return status
+
+    async def read(self) -> None:
+        """Read lines until stdout is closed."""
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.lines.append(json.loads(line))
+
+    async def read_complaints(self) -> None:
+        """Read stderr until it is closed."""
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.complaints.append(line.decode())
+
+
+def argv(sim: Simulator, dest: Path, *options: str) -> list[str]:
+    """Return a quick watch's command line."""
+    usual = ("--interval", "0.2", "--retries", "0", "--min-free", "0")
+    where = ("--api-url", sim.api_url, "-d", str(dest))
+    return [sys.executable, "-m", "fetcher", "watch", *where, *usual, *options]
+
+
+@asynccontextmanager
+async def watcher(
+    sim: Simulator, dest: Path, *options: str, environ: dict[str, str] | None = None
+) -> AsyncIterator[Watcher]:
+    """Run a watch; kill it at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        *argv(sim, dest, "--json", *options),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "MUNSIT_API_KEY": KEY, **(environ or {})},
+    )
+    at = Watcher(process)
+    at.readers = [asyncio.create_task(at.read()), asyncio.create_task(at.read_complaints())]
+    try:
+        yield at
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await at.ended()
+
+
+# ---- signals -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_the_ordinary_end_of_a_watch(
+    number: signal.Signals, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(3)
+    sim.add_job(status="pending")
+    async with watcher(sim, tmp_path) as at:
+        await at.until("download.completed", 3)
+        assert await at.signalled(number) == 0
+    final = at.lines[-1]
+    assert (final["event"], final["exit_code"]) == ("run.completed", 0)
+    assert (final["downloaded"], final["pending"], final["records"]) == (3, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+async def test_until_idle_that_is_signalled_early_tells_by_which_signal(
+    number: signal.Signals, status: int, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_job(status="pending")
+    async with watcher(sim, tmp_path, "--until-idle") as at:
+        await at.until("poll.completed")
+        assert await at.signalled(number) == status
+    assert at.lines[-1]["exit_code"] == status
+
+
+async def test_a_signal_in_the_middle_of_downloads_loses_nothing(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(4, size_bytes=300_000, serving=SLOW)
+    async with watcher(sim, tmp_path) as at:
+        await at.until("download.started", 4)
+        await asyncio.sleep(0.5)  # some bytes of each
+        assert await at.signalled(signal.SIGTERM) == 0
+    for job in sim.ids:
+        sim.serve(job, Serving())
+    async with watcher(sim, tmp_path, "--until-idle") as again:
+        assert await again.ended() == 0
+    fetched = again.lines[-1]["bytes_fetched"]
+    assert 0 < fetched < 4 * 300_000
+    assert unfinished(tmp_path) == []
+    check_mirror(sim, tmp_path)
+
+
+async def test_a_second_interrupt_ends_it_at_once(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_job()
+    slow = f'{sys.executable} -c "import time; time.sleep(4)"'
+    async with watcher(sim, tmp_path, "--exec", slow) as at:
+        await at.until("download.completed")
+        at.process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.2)
+        at.process.send_signal(signal.SIGINT)  # the command still has its pipes open
+        await eventually(lambda: at.process.returncode is not None, within_s=1)
+        assert at.process.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+async def test_a_poll_can_be_asked_for(
+    number: signal.Signals, sim: Simulator, tmp_path: Path
+) -> None:
+    async with watcher(sim, tmp_path, "--interval", "3600") as at:
+        await at.until("poll.completed")
+        sim.add_job()
+        at.process.send_signal(number)
+        await at.until("download.completed")
+        assert await at.signalled(signal.SIGTERM) == 0
+
+
+async def test_a_signal_while_the_api_is_silent_is_obeyed(sim: Simulator, tmp_path: Path) -> None:
+    sim.faults.add(Fault("list", times=None, delay_s=60))
+    async with watcher(sim, tmp_path) as at:
+        await eventually(lambda: bool(sim.list_requests))
+        assert await at.signalled(signal.SIGTERM) == 0
+
+
+async def test_a_signal_before_anything_was_done_is_obeyed(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(3)
+    for delay_s in (0.05, 0.15, 0.3, 0.45):
+        async with watcher(sim, tmp_path) as at:
+            await asyncio.sleep(delay_s)
+            assert await at.signalled(signal.SIGTERM) in {0, -signal.SIGTERM}
+
+
+# ---- pipes -------------------------------------------------------------------------------
+
+
+async def test_a_closed_pipe_ends_it_cleanly(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(30, size_bytes=30_000, serving=SLOW)
+    process = await asyncio.create_subprocess_exec(
+        *argv(sim, tmp_path, "--json"),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "MUNSIT_API_KEY": KEY},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    await process.stdout.readline()
+    process.stdout._transport.close()  # type: ignore[attr-defined]  # as `head -n 1` does
+    complaints = (await asyncio.wait_for(process.stderr.read(), 10)).decode()
+    assert await process.wait() == 0
+    assert "Traceback" not in complaints
+    assert "BrokenPipe" not in complaints
+
+
+# ---- one at a time -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("second", ["watch", "backfill"])
+async def test_a_second_process_is_turned_away_and_told_by_whom(
+    second: str, sim: Simulator, tmp_path: Path
+) -> None:
+    async with watcher(sim, tmp_path) as at:
+        await at.until("poll.completed")
+        other = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fetcher", second),
+            *("--api-url", sim.api_url, "-d", str(tmp_path)),
+            stdout=DEVNULL,
+            stderr=PIPE,
+            env={**os.environ, "MUNSIT_API_KEY": KEY},
+        )
+        _, complaint = await asyncio.wait_for(other.communicate(), 10)
+        assert other.returncode == 5
+        assert f"fetcher watch, process {at.process.pid}" in complaint.decode()
+        assert await at.signalled(signal.SIGTERM) == 0
+
+
+async def test_a_killed_watch_never_blocks_the_next_one(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(6, size_bytes=60_000, serving=SLOW)
+    for _ in range(3):
+        async with watcher(sim, tmp_path) as at:
+            await at.until("download.started")
+            at.process.kill()
+            await at.process.wait()
+    for job in sim.ids:
+        sim.serve(job, Serving())
+    async with watcher(sim, tmp_path, "--until-idle") as last:
+        assert await last.ended() == 0
+    check_mirror(sim, tmp_path)
+    assert unfinished(tmp_path) == []
+
+
+async def test_a_kill_between_two_new_pages_misses_nothing(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(30)
+    async with watcher(sim, tmp_path, "--until-idle", "--page-size", "10") as at:
+        assert await at.ended() == 0
+    sim.add_jobs(40)
+    stall = Fault("list", times=1, stall_after_bytes=0, when=lambda r: "offset=0&" not in r.target)
+    sim.faults.add(stall)
+    async with watcher(sim, tmp_path, "--page-size", "10") as at:
+        await eventually(lambda: sim.faults.fired(stall) == 1)
+        await at.until("download.completed")
+        at.process.kill()
+        await at.process.wait()
+    async with watcher(sim, tmp_path, "--until-idle", "--page-size", "10") as last:
+        assert await last.ended() == 0
+    check_mirror(sim, tmp_path)
+
+
+# ---- what others see ---------------------------------------------------------------------
+
+
+async def test_systemd_is_told_of_start_life_and_end(sim: Simulator, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.setblocking(False)
+        told: list[str] = []
+
+        def listen() -> bool:
+            while True:
+                try:
+                    told.extend(manager.recv(4096).decode().splitlines())
+                except BlockingIOError:
+                    return True
+
+        environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}
+        async with watcher(sim, tmp_path / "dest", environ=environ) as at:
+            await eventually(lambda: listen() and told.count("WATCHDOG=1") >= 4)
+            assert await at.signalled(signal.SIGTERM) == 0
+            listen()
+    assert told[0] == "READY=1"
+    assert "STOPPING=1" in told
+    assert "WATCHDOG=1" not in told[told.index("STOPPING=1") :]
+
+
+async def test_the_status_file_tells_of_polls_and_of_trouble(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_job(status="pending")
+    status = tmp_path / ".fetcher" / "status.json"
+
+    def said() -> dict[str, Any]:
+        return dict(json.loads(status.read_text())) if status.exists() else {}
+
+    environ = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "200000"}  # writes it often
+    async with watcher(sim, tmp_path, environ=environ) as at:
+        await at.until("poll.completed", 2)
+        await eventually(lambda: said().get("pending") == 1)
+        assert (said()["pid"], said()["queue"], said()["last_error"]) == (at.process.pid, 0, None)
+        assert said()["last_poll_at"] is not None
+        sim.api_down = True
+        await eventually(lambda: said()["last_error"] is not None)
+        sim.api_down = False
+        await eventually(lambda: said()["last_error"] is None)
+        assert await at.signalled(signal.SIGTERM) == 0
+    assert set(said()) == {"time", "pid", "last_poll_at", "pending", "queue", "last_error"}
+    assert KEY not in status.read_text()
+
+
+async def test_a_monitor_can_ask_whether_it_lives(sim: Simulator, tmp_path: Path) -> None:
+    async def status() -> int:
+        asking = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fetcher", "status", "-q", "-d", str(tmp_path)),
+            *("--max-age", "10m"),
+            stderr=DEVNULL,
+        )
+        return await asking.wait()
+
+    assert await status() == 1
+    async with watcher(sim, tmp_path) as at:
+        await at.until("poll.completed", 2)
+        assert await status() == 0
+        assert await at.signalled(signal.SIGTERM) == 0
+    long_ago = "2025-01-31T12:00:00+00:00"
+    sign = json.loads((tmp_path / ".fetcher" / "status.json").read_text())
+    old = json.dumps(sign | {"last_poll_at": long_ago})
+    (tmp_path / ".fetcher" / "status.json").write_text(old)
+    manifest = sqlite3.connect(tmp_path / ".fetcher" / "manifest.db")
+    with manifest:
+        manifest.execute("UPDATE meta SET value = ? WHERE key LIKE 'last_%_at'", (long_ago,))
+    manifest.close()
+    assert await status() == 1
+
+
+async def test_neither_key_nor_signatures_show_anywhere(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(2)
+    sim.add_job(finishes_after_s=0.3)
+    bad = sim.add_job()
+    sim.faults.add(Fault("audio", job=bad, times=None, status=404))
+    async with watcher(sim, tmp_path, "-vv") as at:
+        await at.until("download.completed", 3)
+        await at.until("download.failed")
+        sim.api_down = 500
+        await eventually(lambda: any("atching goes on" in line for line in at.complaints))
+        assert await at.signalled(signal.SIGTERM) == 0
+    text = json.dumps(at.lines) + "".join(at.complaints)
+    assert KEY not in text
+    assert "X-Signature" not in text
