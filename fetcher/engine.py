@@ -84,7 +84,7 @@ class Fetcher:
 
     async def __aexit__(self, *exc_info: object) -> None:
         for task in self._tasks:
-            task.cancel()
+            _cancel_once(task)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def backfill(self) -> AsyncIterator[Event]:
@@ -115,7 +115,7 @@ class Fetcher:
                 yield event
             await task
         finally:
-            task.cancel()
+            _cancel_once(task)
             await asyncio.gather(task, return_exceptions=True)
             self._tasks.discard(task)
 
@@ -183,6 +183,12 @@ class Fetcher:
             return error.exit_code
         failed = run.account.counts[Class.FAILED] + len(run.account.failed_originals)
         return 1 if failed else 0
+
+
+def _cancel_once(task: asyncio.Task[RunCompleted]) -> None:
+    """Cancel a run; a second time would cut its orderly end short."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _nobody() -> None:

@@ -170,7 +170,7 @@ class Pipeline:
                 await self._more.wait()
                 continue
             entries = [entry for _, entry in batch]
-            found = await run(plant.threads, _look_at, plant.eye, entries)
+            found = await run(plant.threads, plant.eye.look_all, entries)
             left_out: list[Entry] = []
             for entry, local in zip(entries, found, strict=True):
                 plant.account.taken(entry)
@@ -269,7 +269,3 @@ class Pipeline:
         await self._plant.manifest.do(Store.set_state, seqs, State.FILTERED)
         for entry in entries:
             self._plant.account.ended(entry, Class.FILTERED)
-
-
-def _look_at(eye: Eye, entries: list[Entry]) -> list[Local]:
-    return [eye.look(entry) for entry in entries]

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
+from typing import TYPE_CHECKING
 
+import pytest
+
+from fetcher.cli import run
+from fetcher.commands import Environment
 from fetcher.models import JobId
 from fetcher.paging import Walk
 from fetcher.wire import InvalidRecord, parse_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def complaints(*elements: object) -> list[InvalidRecord]:
@@ -52,3 +61,12 @@ def test_a_malformed_record_that_is_read_again_is_the_same() -> None:
 
 def test_a_record_without_status_is_reported_under_its_id() -> None:
     assert [item.id for item in complaints({"id": "a", "status": None})] == ["a"]
+
+
+@pytest.mark.parametrize("command", ["backfill", "watch"])
+def test_a_run_without_a_key_ends_with_its_account_too(command: str, tmp_path: Path) -> None:
+    out = StringIO()
+    environment = Environment(out, StringIO(), {}, tmp_path, tmp_path / "user")
+    assert run([command, "--json", "-d", str(tmp_path / "dest")], environment) == 2
+    last = json.loads(out.getvalue().splitlines()[-1])
+    assert (last["event"], last["exit_code"]) == ("run.completed", 2)

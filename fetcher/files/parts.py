@@ -191,7 +191,7 @@ class Parts:
     def size(self, key: str) -> int:
         """Return the bytes on disk of that unfinished file, proven or not; 0 without one."""
         try:
-            return self.path(key).lstat().st_size
+            return os.lstat(f"{self.folder}/{key}.part").st_size
         except OSError:
             return 0
 

@@ -50,7 +50,7 @@ class Places:
     def find(self, path: str) -> os.stat_result | None:
         """Return what stands at the relative path (links not followed), None when nothing."""
         try:
-            return (self.root / path).lstat()
+            return os.lstat(f"{self.root}/{path}")  # a Path for each would double the cost
         except (OSError, ValueError):
             return None
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fetcher.events import Event, JobFailed, JobProgress, JobSettled
 from fetcher.report import rows
+from fetcher.text import printable
 
 if TYPE_CHECKING:
     import os
@@ -113,7 +114,7 @@ class _Seats:
         return self.seats
 
     def _seat(self, key: Key, flight: Flight) -> None:
-        name = flight.file_name or flight.id
+        name = _visible(flight.file_name, flight.id)
         if any(seat.flight.file_name == flight.file_name for seat in self.seats):
             name = f"{flight.id[:8]} {flight.file_name}"
         seat = _Seat(key, name, flight)
@@ -159,9 +160,8 @@ class Bars:
         """Take one event into account; redraw when it is time."""
         match event:
             case JobProgress():
-                self._jobs[event.id] = rows.Processing(
-                    event.file_name or event.id, event.pct, event.message or ""
-                )
+                name = _visible(event.file_name, event.id)
+                self._jobs[event.id] = rows.Processing(name, event.pct, event.message or "")
             case JobSettled() | JobFailed():
                 self._jobs.pop(event.id, None)
             case _:
@@ -256,3 +256,8 @@ def _share(room: int, jobs: int, files: int) -> tuple[int, int]:
     lines = max(0, room - 1)
     shown_files = min(files, max(lines - jobs, (lines + 1) // 2))
     return min(jobs, lines - shown_files), shown_files
+
+
+def _visible(file_name: str, job_id: str) -> str:
+    """Return the name, or the id of a job whose name shows nothing."""
+    return file_name if printable(file_name[:1000]).strip() else job_id

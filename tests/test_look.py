@@ -1,0 +1,230 @@
+"""What lies on disk of a file: found by its mark at any path it may have, and by no other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support import check_mirror, files, run, song
+
+from fetcher.extensions import KNOWN_EXTENSIONS
+from fetcher.files.parts import Parts, Version, part_key
+from fetcher.files.places import Places, mtime_ns
+from fetcher.layout import DEFAULT_TEMPLATE, Template
+from fetcher.look import Adoptable, Eye
+from fetcher.models import Entry, Job, JobId, State, Status, Validator, Variant
+from fetcher.plan import Local
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fetcher.simulator import Simulator
+
+AT = datetime(2024, 5, 1, 10, 20, 30, 123456, tzinfo=UTC)
+ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+SHORT, WHOLE = f"talk/talk.{ID[:8]}", f"talk/talk.{ID}"
+SONG = song(5_000)
+
+
+def entry(url: str | None = "https://x/a.wav", **fields: Any) -> Entry:
+    job = Job(
+        JobId(ID),
+        Status.SUCCESS,
+        file_name="talk.mp4",
+        audio_url=url,
+        original_audio_url="https://x/original.mp4",
+        created_at=AT,
+        updated_at=AT,
+    )
+    return replace(Entry(1, job, Variant.DENOISED, State.QUEUED), **fields)
+
+
+@pytest.fixture
+def eye(tmp_path: Path) -> Eye:
+    state = tmp_path / ".fetcher" / "partial"
+    state.mkdir(parents=True)
+    return Eye(Template.parse(DEFAULT_TEMPLATE), Places(tmp_path), Parts(state))
+
+
+def place(eye: Eye, path: str, content: bytes = SONG, at: datetime = AT) -> Path:
+    """Put a file in place that bears the mark of that time."""
+    where = eye.places.root / path
+    where.parent.mkdir(parents=True, exist_ok=True)
+    where.write_bytes(content)
+    os.utime(where, ns=(mtime_ns(at), mtime_ns(at)))
+    return where
+
+
+# ---- looking -----------------------------------------------------------------------------
+
+
+def test_where_nothing_is_nothing_is_found(eye: Eye) -> None:
+    assert eye.look(entry()) == Local()
+
+
+def test_an_unfinished_file_is_found_by_its_job(eye: Eye) -> None:
+    part = eye.parts.begin(part_key(JobId(ID), Variant.DENOISED), Version(Validator(), None))
+    part.append(b"x" * 77)
+    part.close()
+    assert eye.look(entry("https://elsewhere/b.mp3")) == Local(part_bytes=77)
+    assert eye.look(entry(variant=Variant.ORIGINAL)) == Local()
+
+
+@pytest.mark.parametrize("path", [f"{SHORT}.wav", f"{WHOLE}.wav"])
+def test_a_file_in_place_is_found_with_the_short_id_and_the_whole(eye: Eye, path: str) -> None:
+    place(eye, path)
+    assert eye.look(entry()) == Local(found=path)
+
+
+def test_the_path_that_the_manifest_knows_comes_first(eye: Eye) -> None:
+    for path in ("elsewhere.wav", f"{SHORT}.wav"):
+        place(eye, path)
+    assert eye.look(entry(path="elsewhere.wav")).found == "elsewhere.wav"
+
+
+def test_the_whole_id_tells_more_than_the_short_one(eye: Eye) -> None:
+    for path in (f"{SHORT}.wav", f"{WHOLE}.wav"):
+        place(eye, path)
+    assert eye.look(entry()).found == f"{WHOLE}.wav"
+
+
+@pytest.mark.parametrize("extension", KNOWN_EXTENSIONS)
+def test_a_link_that_tells_no_extension_hides_no_file(eye: Eye, extension: str) -> None:
+    place(eye, f"{SHORT}{extension}")
+    assert eye.look(entry("https://x/download?id=1")).found == f"{SHORT}{extension}"
+
+
+def test_a_link_that_is_gone_hides_no_file(eye: Eye) -> None:
+    place(eye, f"{SHORT}.mp3")
+    assert eye.look(entry(None)).found == f"{SHORT}.mp3"
+
+
+def test_an_original_is_not_taken_for_the_clean_file(eye: Eye) -> None:
+    place(eye, f"{SHORT}.original.mp4")
+    assert eye.look(entry()) == Local()
+    assert eye.look(entry(variant=Variant.ORIGINAL)).found == f"{SHORT}.original.mp4"
+
+
+@pytest.mark.parametrize(
+    "at", [AT + timedelta(seconds=1), AT - timedelta(days=1), AT + timedelta(microseconds=1)]
+)
+def test_a_file_of_another_time_is_foreign(eye: Eye, at: datetime) -> None:
+    place(eye, f"{SHORT}.wav", at=at)
+    assert eye.look(entry()) == Local()
+
+
+def test_a_job_without_a_time_finds_nothing(eye: Eye) -> None:
+    place(eye, f"{SHORT}.wav")
+    timeless = entry()
+    assert eye.look(replace(timeless, job=replace(timeless.job, updated_at=None))) == Local()
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "link above"])
+def test_what_is_no_file_in_dir_is_not_found(eye: Eye, tmp_path: Path, kind: str) -> None:
+    root = eye.places.root
+    outside = tmp_path.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    if kind == "link":
+        place(eye, "real.wav")
+        (root / "talk").mkdir()
+        (root / f"{SHORT}.wav").symlink_to(root / "real.wav")
+    elif kind == "folder":
+        (root / f"{SHORT}.wav").mkdir(parents=True)
+    else:
+        (root / "talk").symlink_to(outside)
+        place(eye, f"{SHORT}.wav")
+    assert eye.look(entry()) == Local()
+
+
+# ---- candidates --------------------------------------------------------------------------
+
+
+def test_a_file_may_have_the_short_id_and_else_the_whole(eye: Eye) -> None:
+    paths = [f"{SHORT}.mp3", f"{WHOLE}.mp3"]
+    assert eye.candidates(entry(), ".mp3") == [(path, path) for path in paths]
+
+
+def test_a_path_that_was_decided_stays_first(eye: Eye) -> None:
+    found = eye.candidates(entry(path="Old/Place.wav"), ".wav")
+    assert found[0] == ("Old/Place.wav", "old/place.wav")
+    assert [path for path, _ in found[1:]] == [f"{SHORT}.wav", f"{WHOLE}.wav"]
+    assert len(eye.candidates(entry(path=f"{SHORT}.wav"), ".wav")) == 2
+
+
+def test_a_template_of_whole_ids_gives_one_candidate(tmp_path: Path) -> None:
+    eye = Eye(Template.parse("{id}{ext}"), Places(tmp_path), Parts(tmp_path))
+    assert eye.candidates(entry(), ".wav") == [(f"{ID}.wav", f"{ID}.wav")]
+
+
+# ---- adopting ----------------------------------------------------------------------------
+
+
+def test_whole_audio_is_adopted_with_its_digest(eye: Eye) -> None:
+    place(eye, f"{SHORT}.wav")
+    assert eye.adopt(f"{SHORT}.wav") == Adoptable(
+        f"{SHORT}.wav", hashlib.sha256(SONG).hexdigest(), len(SONG)
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(SONG[:3_000], id="a WAV that was cut short"),
+        pytest.param(b"<html><body>Sign in</body></html>", id="a web page"),
+        pytest.param(b'{"error": "expired"}', id="JSON"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_what_is_no_whole_audio_is_not_adopted(eye: Eye, content: bytes) -> None:
+    place(eye, f"{SHORT}.wav", content)
+    assert eye.adopt(f"{SHORT}.wav") is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_no_file_is_not_adopted(eye: Eye, kind: str) -> None:
+    path = eye.places.root / "a.wav"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(place(eye, "real.wav"))
+    else:
+        os.mkfifo(path)
+    assert eye.adopt("a.wav") is None
+
+
+# ---- two jobs that share a short id and a time -------------------------------------------
+
+ONE, OTHER = f"{ID[:8]}-0000-4000-8000-000000000001", f"{ID[:8]}-0000-4000-8000-000000000002"
+
+
+def add_twin(sim: Simulator, job_id: str) -> None:
+    sim.add_job("talk.wav", id=job_id, updated_at="2024-05-01T10:20:30.000Z")
+
+
+async def test_a_job_does_not_adopt_the_file_of_its_twin(sim: Simulator, tmp_path: Path) -> None:
+    add_twin(sim, ONE)
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    add_twin(sim, OTHER)
+    second = await run(sim.api_url, tmp_path)
+    assert (second.exit_code, second.final.downloaded, second.final.adopted) == (0, 1, 0)
+    assert set(files(tmp_path)) == {f"{SHORT}.wav", f"talk/talk.{OTHER}.wav"}
+    check_mirror(sim, tmp_path)
+
+
+async def test_twins_find_their_own_files_when_the_manifest_is_lost(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    for job_id in (ONE, OTHER):
+        add_twin(sim, job_id)
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    for lost in list((tmp_path / ".fetcher").glob("manifest*")):
+        lost.unlink()
+    asked = len(sim.audio_requests())
+    again = await run(sim.api_url, tmp_path)
+    assert (again.exit_code, again.final.adopted) == (0, 2)
+    assert len(sim.audio_requests()) == asked
+    check_mirror(sim, tmp_path)
