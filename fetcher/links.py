@@ -51,10 +51,8 @@ class Links:
             return None
         try:
             return await self._api.fresh_url(entry.job.id)
-        except KeyRefusedError:
-            raise
-        except TransferError:
-            return None  # the list may still know
+        except (KeyRefusedError, TransferError):
+            return None  # the list may still know, or refuse the key as well
 
     async def _from_list(self, entry: Entry) -> str | None:
         created_at = entry.job.created_at

@@ -74,7 +74,8 @@ def classify(job: Job, known: Known | None, rules: Rules) -> State:
     if known is not None:
         if known.state is State.COMPLETE:
             return State.COMPLETE
-        if known.state in TODO and job.status is not Status.SUCCESS:
+        is_given_up = known.state is State.FAILED and job.status is Status.FAILED
+        if known.state in TODO and job.status is not Status.SUCCESS and not is_given_up:
             return known.state
     if job.status is Status.PENDING:
         return State.WAITING

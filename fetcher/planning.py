@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fetcher.assembly import api_of, destination_of, eye_of, history_of, rules_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fetcher.events import Sink
     from fetcher.filters import Rules
     from fetcher.look import Eye
-    from fetcher.plan import Known
+    from fetcher.plan import Known, Local
     from fetcher.settings import Settings
     from fetcher.wire import Page
 
@@ -56,7 +56,7 @@ class _Planner:
         path = None
         if state in TODO and job.url(variant):
             entry = Entry(0, job, variant, state)
-            local = self.eye.look(entry)
+            local = self._without_others(self.eye.look(entry), job)
             decision = self._within_budget(decide(local))
             path = local.found or self._path(entry)
         else:
@@ -72,6 +72,12 @@ class _Planner:
             )
         )
         return decision
+
+    def _without_others(self, local: Local, job: Job) -> Local:
+        """Return what is on disk, but for a file that is another job's."""
+        if local.found and self.reader.owner(path_key(local.found)) not in {None, job.id}:
+            return replace(local, found=None)
+        return local
 
     def _within_budget(self, decision: Decision) -> Decision:
         most = self.settings.max_downloads

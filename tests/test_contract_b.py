@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from raw_server import RawServer, Request, answer
-from support import files, run, settings, song
+from support import check_mirror, files, run, settings, song
 
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted
-from fetcher.simulator import Simulator
+from fetcher.simulator import Fault, SimRequest, Simulator
 
 if TYPE_CHECKING:
     from asyncio import StreamWriter
@@ -101,3 +101,20 @@ async def test_a_run_that_its_reader_leaves_ends_in_order(tmp_path: Path) -> Non
             gc.collect()
             await asyncio.sleep(0)
     assert [told["message"] for told in troubles] == []
+
+
+async def test_a_replay_that_refuses_the_key_leaves_the_list(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job()
+    sim.override(job, audio_url=f"{sim.host_url}/audio/{job}/old.wav?signature=old")
+
+    def sign_anew(request: SimRequest) -> bool:
+        sim.override(job, audio_url=sim.url(job))
+        return "/old.wav" in request.target
+
+    sim.faults.add(Fault("audio", status=403, when=sign_anew))
+    sim.faults.add(Fault("progress", status=403, times=None))
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, ran.reasons) == (0, [])
+    check_mirror(sim, tmp_path)

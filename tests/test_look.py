@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import check_mirror, files, run, song
+from support import check_mirror, files, run, settings, song
 
+from fetcher.engine import Fetcher
+from fetcher.events import Event, Planned
 from fetcher.extensions import KNOWN_EXTENSIONS
 from fetcher.files.parts import Parts, Version, part_key
 from fetcher.files.places import Places, mtime_ns
@@ -209,6 +211,13 @@ async def test_a_job_does_not_adopt_the_file_of_its_twin(sim: Simulator, tmp_pat
     add_twin(sim, ONE)
     assert (await run(sim.api_url, tmp_path)).exit_code == 0
     add_twin(sim, OTHER)
+    planned: list[Event] = []
+    await Fetcher(settings(sim.api_url, tmp_path, dry_run=True)).run_plan(planned.append)
+    plan = {one.id: (one.action, one.path) for one in planned if isinstance(one, Planned)}
+    assert plan == {
+        ONE: ("skip", None),
+        OTHER: ("download", f"talk/talk.{OTHER}.wav"),
+    }
     second = await run(sim.api_url, tmp_path)
     assert (second.exit_code, second.final.downloaded, second.final.adopted) == (0, 1, 0)
     assert set(files(tmp_path)) == {f"{SHORT}.wav", f"talk/talk.{OTHER}.wav"}

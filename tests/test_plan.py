@@ -44,7 +44,7 @@ STATES = [
     (State.PARTIAL, Status.FAILED, State.PARTIAL),
     (State.FAILED, Status.PENDING, State.FAILED),
     (State.FAILED, Status.SUCCESS, State.FAILED),
-    (State.FAILED, Status.FAILED, State.FAILED),
+    (State.FAILED, Status.FAILED, State.REJECTED),
     (State.COMPLETE, Status.PENDING, State.COMPLETE),
     (State.COMPLETE, Status.SUCCESS, State.COMPLETE),
     (State.COMPLETE, Status.FAILED, State.COMPLETE),

@@ -501,6 +501,37 @@ def test_what_was_committed_before_a_kill_is_there(path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
+FILL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_store import absorb, job
+from fetcher.errors import StorageError
+from fetcher.manifest.store import Store
+store = Store(Path(sys.argv[1]))
+absorb(store, job(0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    for number in range(1, 3000):
+        absorb(store, job(number))
+except StorageError as error:
+    print(number, error.exit_code)
+store.close()
+"""
+
+
+def test_a_disk_that_fills_keeps_what_was_committed(path: Path) -> None:
+    folder = os.path.dirname(__file__)  # noqa: PTH120 - for the other process' sys.path
+    ended = subprocess.run(
+        [sys.executable, "-c", FILL, str(path), folder], capture_output=True, check=True
+    )
+    committed, exit_code = map(int, ended.stdout.split())
+    assert exit_code == 6
+    with closing(Store(path)) as store:
+        assert store.count() == committed
+        assert absorb(store, job(9_999)).new == 1
+
+
 def test_a_transaction_that_fails_changes_nothing(store: Store) -> None:
     first, second = seqs(absorb(store, job(1), job(2))).values()
     complete(store, first, "taken.wav")

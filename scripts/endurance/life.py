@@ -87,13 +87,20 @@ class Life:
         """Return the jobs whose file must be there by now."""
         return {job for job in self.sim.ids if self.sim.job(job).status == "success"}
 
-    def _add(self, *, created_at: float | None, **end: float) -> str:
+    def _add(
+        self,
+        *,
+        created_at: float | None,
+        finishes_after_s: float | None = None,
+        fails_after_s: float | None = None,
+    ) -> str:
         few, many = _LARGE_BYTES if self._rng.random() < 0.02 else _SMALL_BYTES
         job = self.sim.add_job(
             self._rng.choice(NAMES),
             created_at=created_at,
             size_bytes=self._rng.randint(few, many),
-            **end,
+            finishes_after_s=finishes_after_s,
+            fails_after_s=fails_after_s,
         )
         self.right[job] = {hashlib.sha256(self.sim.content(job)).hexdigest()}
         return job

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from havoc.folder import Folder
+
 from endurance.life import DAY_S, Life
 from endurance.verdict import Report
 from endurance.watcher import Watcher
 from endurance.weather import Weather
 from fetcher.simulator import Simulator
-from havoc.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +32,15 @@ _SETTLE_S = 60.0  # real: until everything is there once all is well
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long a simulated day lasts, how many jobs it brings, and how many were before."""
+    """How long a simulated day lasts, how many jobs it brings, and how many were before.
+
+    `most_growth` of memory: a short life has not yet warmed up in its second tenth.
+    """
 
     day_s: float
     jobs_a_day: int
     jobs_before: int
+    most_growth: float
 
     @property
     def speed(self) -> float:
@@ -112,7 +117,9 @@ class _Month:
             await asyncio.sleep(0.5)
             self.watcher.sample()
             self._look()
-        self._report.weigh(self.watcher.samples, self.watcher.cpu_s)
+        self._report.weigh(
+            self.watcher.samples, self.watcher.cpu_s, most_growth=self._plan.most_growth
+        )
         await self.watcher.stop()
         missing = self.life.wanted() - self.there
         if missing:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from endurance.watcher import Sample
 
 MIB = 2**20
-_MOST_GROWTH = 1.05  # of memory, from the second tenth of a life to its last
-_MOST_DESCRIPTORS_MORE = 2
+_MOST_FILES_MORE = 1
+_MOST_SOCKETS = 48  # 16 downloads, 8 streams, a list request, and idle ones kept for 30 s
 
 
 @dataclass(slots=True)
@@ -36,24 +36,35 @@ class Report:
     completed: int = 0
     given_up: int = 0
     cpu_s: float = 0.0
-    early: tuple[int, int] = (0, 0)  # resident bytes and descriptors in the second tenth
-    late: tuple[int, int] = (0, 0)  # and in the last one
+    early_bytes: int = 0  # of memory in the second tenth of the last process's life
+    late_bytes: int = 0  # and in the last tenth
+    early_files: int = 0
+    late_files: int = 0
+    most_sockets: int = 0
     spells: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
-    def weigh(self, samples: Sequence[Sample], cpu_s: float) -> None:
-        """Judge the last process: its memory must be flat and no descriptor leak."""
+    def weigh(self, samples: Sequence[Sample], cpu_s: float, *, most_growth: float) -> None:
+        """Judge the last process: its memory must be flat and no descriptor leak.
+
+        `most_growth`: of memory, from the second tenth of its life to the last.
+        """
         self.cpu_s = cpu_s
         tenth = len(samples) // 10
         if not tenth:
             self.failures.append("the last process did not live long enough to be weighed")
             return
-        self.early, self.late = _weight(samples[tenth : 2 * tenth]), _weight(samples[-tenth:])
-        if self.late[0] > self.early[0] * _MOST_GROWTH:
-            self.failures.append(f"its memory grew by {self.late[0] / self.early[0] - 1:.1%}")
-        if self.late[1] > self.early[1] + _MOST_DESCRIPTORS_MORE:
-            self.failures.append(f"it holds {self.late[1] - self.early[1]} descriptors more")
+        early, late = samples[tenth : 2 * tenth], samples[-tenth:]
+        self.early_bytes, self.late_bytes = _resident_bytes(early), _resident_bytes(late)
+        self.early_files, self.late_files = _files(early), _files(late)
+        self.most_sockets = max(sample.sockets for sample in samples)
+        if self.late_bytes > self.early_bytes * most_growth:
+            self.failures.append(f"its memory grew by {self.late_bytes / self.early_bytes - 1:.1%}")
+        if self.late_files > self.early_files + _MOST_FILES_MORE:
+            self.failures.append(f"it holds {self.late_files - self.early_files} files more")
+        if self.most_sockets > _MOST_SOCKETS:
+            self.failures.append(f"it held {self.most_sockets} sockets at once")
 
     def judge_counts(
         self, completed: Mapping[str, int], twice: Sequence[str], *, excused: Collection[str]
@@ -68,25 +79,36 @@ class Report:
     def text(self) -> str:
         """Return the report as lines for a person."""
         spells = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.spells.items()))
-        (early_bytes, early_fds), (late_bytes, late_fds) = self.early, self.late
         lines = [
-            f"seed {self.seed}: {self.days:.1f} days, {self.jobs:,} jobs"
-            f" ({self.jobs_before:,} of them from before)",
-            f"{self.starts} processes ({self.kills} killed, {self.stops} stopped);"
-            f" the last one took {self.cpu_s:.1f} s of CPU",
-            f"{self.polls:,} good polls, {self.full_passes} of them over the whole history;"
-            f" {self.requests['list']:,} list requests, {self.requests['progress']:,} streams,"
-            f" {self.requests['audio']:,} audio requests",
+            (
+                f"seed {self.seed}: {self.days:.1f} days, {self.jobs:,} jobs,"
+                f" {self.jobs_before:,} of them from before"
+            ),
+            (
+                f"{self.starts} processes ({self.kills} killed, {self.stops} stopped);"
+                f" the last one took {self.cpu_s:.1f} s of CPU"
+            ),
+            (
+                f"{self.polls:,} good polls, {self.full_passes} of them over the whole history:"
+                f" {self.requests['list']:,} list requests, {self.requests['progress']:,} streams,"
+                f" {self.requests['audio']:,} audio requests"
+            ),
             f"{self.completed:,} downloads completed, {self.given_up:,} given up for a while",
             f"weather: {spells}",
-            f"memory: {early_bytes / MIB:.1f} MiB in the second tenth of the last process's life,"
-            f" {late_bytes / MIB:.1f} MiB in the last; descriptors: {early_fds} and {late_fds}",
+            (
+                f"the last process: {self.early_bytes / MIB:.1f} MiB in the second tenth of its"
+                f" life, {self.late_bytes / MIB:.1f} MiB in the last; {self.early_files} and"
+                f" {self.late_files} open files; at most {self.most_sockets} sockets"
+            ),
             *(f"FAILED: {failure}" for failure in self.failures),
         ]
         return "\n".join([*lines, "failed" if self.failures else "nothing missed, nothing twice"])
 
 
-def _weight(samples: Sequence[Sample]) -> tuple[int, int]:
-    """Return the median of memory and the fewest descriptors, which no download adds to."""
-    resident = median(sample.resident_bytes for sample in samples)
-    return int(resident), min(sample.descriptors for sample in samples)
+def _resident_bytes(samples: Sequence[Sample]) -> int:
+    return int(median(sample.resident_bytes for sample in samples))
+
+
+def _files(samples: Sequence[Sample]) -> int:
+    """Return the fewest open files: what downloads hold for a moment does not count."""
+    return min(sample.files for sample in samples)

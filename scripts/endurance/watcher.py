@@ -28,10 +28,11 @@ _LAST_WORDS = 2000  # characters of stderr
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process weighs: resident bytes and open descriptors."""
+    """What a process weighs: resident bytes, open sockets, other open descriptors."""
 
     resident_bytes: int
-    descriptors: int
+    sockets: int
+    files: int
 
 
 @dataclass(slots=True)
@@ -110,8 +111,9 @@ class Watcher:
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{pid}/status").read_text()
             resident_kib = int(status.partition("VmRSS:")[2].split()[0])
-            descriptors = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - many times a second
-            self.samples.append(Sample(resident_kib * 1024, descriptors))
+            open_ = [_target(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+            sockets = sum(target.startswith("socket:") for target in open_)
+            self.samples.append(Sample(resident_kib * 1024, sockets, len(open_) - sockets))
             self.cpu_s = cpu_of(pid)
 
     def last_words(self) -> str:
@@ -153,3 +155,11 @@ class Watcher:
                 self.said.records_of_polls.append(records)
             case _:
                 pass
+
+
+def _target(descriptor: Path) -> str:
+    """Return what a descriptor leads to; nothing where it was closed meanwhile."""
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return ""
