@@ -11,8 +11,6 @@ from fetcher.assembly import opened
 from fetcher.causes import first_cause
 from fetcher.errors import ApiError, FetcherError
 from fetcher.events import Event, Notice, RunCompleted, RunStarted, Sink
-from fetcher.planning import plan
-from fetcher.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -140,6 +138,8 @@ class Fetcher:
         Being stopped is the ordinary end of a watch (0), but not of one that was to run
         until idle.
         """
+        from fetcher.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
+
         until_idle = self.settings.until_idle
         async with afterwards(self.settings, sink, self.stop.asked) as after:
             async with opened(self.settings, sink, command="watch", on_done=after.file_done) as run:
@@ -162,6 +162,8 @@ class Fetcher:
 
         Raises KeyRefusedError, ApiError besides what hinders a run to begin.
         """
+        from fetcher.planning import plan  # noqa: PLC0415 - only a dry run needs it
+
         finals: list[RunCompleted] = []
 
         async def work() -> None:

@@ -8,7 +8,7 @@ ends in its outcome; only local storage's trouble, or being cancelled, ends the 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fetcher.account import Account, Class
@@ -170,7 +170,9 @@ class Pipeline:
                 await self._more.wait()
                 continue
             entries = [entry for _, entry in batch]
-            found = await run(plant.threads, plant.eye.look_all, entries)
+            found = await self._claimed(
+                entries, await run(plant.threads, plant.eye.look_all, entries)
+            )
             left_out: list[Entry] = []
             for entry, local in zip(entries, found, strict=True):
                 plant.account.taken(entry)
@@ -181,6 +183,25 @@ class Pipeline:
                     left_out.append(entry)
             await self._leave_out(left_out)
             self._cursor = batch[-1][0]
+
+    async def _claimed(self, entries: list[Entry], found: list[Local]) -> list[Local]:
+        """Return what was found, but for files that are other jobs'.
+
+        In the order of the queue: of two jobs that may have a path, the first one has it,
+        as when they were fetched.
+        """
+        wanted = [
+            (entry.seq, [(local.found, path_key(local.found))])
+            for entry, local in zip(entries, found, strict=True)
+            if local.found is not None
+        ]
+        if not wanted:
+            return found
+        paths = iter(await self._plant.manifest.do(Store.claim, wanted))
+        return [
+            local if local.found is None or next(paths) else replace(local, found=None)
+            for local in found
+        ]
 
     def _is_wanted(self, entry: Entry, local: Local) -> bool:
         """Return whether a worker is to see to the file; its reservation may still say no."""
@@ -211,7 +232,7 @@ class Pipeline:
         if decision.action is Action.ADOPT and task.local.found is not None:
             adoptable = await run(plant.threads, plant.eye.adopt, task.local.found)
             is_whole = adoptable is not None and entry.sha256 in {None, adoptable.sha256}
-            if adoptable is not None and is_whole and await self._claims(entry, adoptable.path):
+            if adoptable is not None and is_whole:
                 await self._finisher.put(Ready(entry, key, adoptable, began_s))
                 return
         if not await plant.budget.reserve():
@@ -227,11 +248,6 @@ class Pipeline:
             await self._settle(entry, key, outcome, began_s)
         finally:
             await plant.budget.settle(spent=spent)
-
-    async def _claims(self, entry: Entry, path: str) -> bool:
-        """Return whether the file at `path` can be this job's, and is no other's."""
-        claim = [(entry.seq, [(path, path_key(path))])]
-        return await self._plant.manifest.do(Store.claim, claim) == [path]
 
     async def _settle(
         self, entry: Entry, key: str, outcome: Fetched | GivenUp | LeftOut, began_s: float

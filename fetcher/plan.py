@@ -74,8 +74,7 @@ def classify(job: Job, known: Known | None, rules: Rules) -> State:
     if known is not None:
         if known.state is State.COMPLETE:
             return State.COMPLETE
-        is_given_up = known.state is State.FAILED and job.status is Status.FAILED
-        if known.state in TODO and job.status is not Status.SUCCESS and not is_given_up:
+        if known.state in TODO and job.status is not Status.SUCCESS:
             return known.state
     if job.status is Status.PENDING:
         return State.WAITING

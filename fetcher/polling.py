@@ -54,9 +54,11 @@ class Poller:
         asked_before = run.history.requests
         seen: set[JobId] = set()
         new = await self._read_head(seen)
+        if new:
+            await run.manifest.do(Store.put, {"listing_open": "0"})
+        # A job that turns up only here opens the listing again: a full pass must follow.
         await self._look_at_old_pending(seen)
-        facts = {"last_poll_at": datetime.now(UTC).isoformat()}
-        await run.manifest.do(Store.put, facts | ({"listing_open": "0"} if new else {}))
+        await run.manifest.do(Store.put, {"last_poll_at": datetime.now(UTC).isoformat()})
         run.sink(
             PollCompleted(
                 requests=run.history.requests - asked_before,

@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from fetcher.errors import ConnectionFailedError
+from fetcher.resolver import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,10 @@ class Session:
         """Make the session; connects to nothing."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=60
+                limit=self._connections,
+                keepalive_timeout=_KEEPALIVE_S,
+                ttl_dns_cache=60,
+                resolver=Resolver(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._agent},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from pydantic import SecretStr
 
 from fetcher import Settings
 from fetcher.config import Resolved, load, resolve
@@ -542,6 +543,12 @@ def test_settings_can_be_written_as_json_and_read_back() -> None:
     dumped = json.loads(settings.model_dump_json())
 
     assert Settings.model_validate(dumped) == settings
+
+
+def test_a_key_may_come_as_a_pydantic_secret_and_must_be_text() -> None:
+    assert Settings(api_key=SecretStr(KEY)).read_key() == KEY  # type: ignore[arg-type]  # the case
+    with pytest.raises(UsageError, match="api_key"):
+        Settings(api_key=5)  # type: ignore[arg-type]  # the case
 
 
 def test_settings_survive_a_copy_to_another_process() -> None:

@@ -267,6 +267,28 @@ class Histories(RuleBasedStateMachine):
             crashed.rename(self.dest)
         self.check_visible()
 
+    @rule(jobs=JOBS, faults=FAULTS, after=st.integers(1, 60))
+    def run_and_cancel(self, jobs: list[New], faults: list[Fault], after: int) -> None:
+        """Cancel a run's task at one of its events, as a program that uses the library may."""
+        self.prepare(jobs, faults)
+        events: list[Event] = []
+
+        async def cancelled() -> None:
+            task = asyncio.create_task(fetcher.run_backfill(sink))
+            tasks.append(task)
+            await asyncio.gather(task, return_exceptions=True)
+
+        def sink(event: Event) -> None:
+            events.append(event)
+            if len(events) == after:
+                tasks[0].cancel()
+
+        tasks: list[asyncio.Task[RunCompleted]] = []
+        fetcher = Fetcher(options(self.sim.api_url, self.dest, **QUICK))
+        self.runner.run(cancelled())
+        check_pairs(events)
+        self.check_visible()
+
     def prepare(self, jobs: list[New], faults: list[Fault]) -> None:
         """Add jobs, and put these faults in force in place of all others."""
         self.add(jobs)

@@ -6,7 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from support import KEY, check_account, check_mirror, check_pairs, files, names, run, settings
+from support import (
+    KEY,
+    check_account,
+    check_mirror,
+    check_pairs,
+    files,
+    names,
+    run,
+    settings,
+)
 
 from fetcher.engine import Fetcher
 from fetcher.errors import UsageError
@@ -164,6 +173,47 @@ async def test_a_stop_before_the_start_fetches_nothing(tmp_path: Path, sim: Simu
     fetcher.stop.ask(130)
     final = await fetcher.run_backfill(lambda _: None)
     assert (final.exit_code, files(tmp_path)) == (130, {})
+
+
+# ---- being cancelled ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [1, 2, 5, 9, 14, 20, 30, 45])
+async def test_a_run_that_is_cancelled_leaves_everything_in_order(
+    after: int, tmp_path: Path, sim: Simulator
+) -> None:
+    """The task is cancelled at its n-th event, as a library's user may do at any time."""
+    sim.add_jobs(10, size_bytes=3_000)
+    sim.add_jobs(3, size_bytes=400_000)
+    events: list[Event] = []
+    tasks: list[asyncio.Task[RunCompleted]] = []
+
+    def sink(event: Event) -> None:
+        events.append(event)
+        if len(events) == after:
+            tasks[0].cancel()
+
+    fetcher = Fetcher(settings(sim.api_url, tmp_path))
+    tasks.append(asyncio.create_task(fetcher.run_backfill(sink)))
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert others() == []
+    check_pairs(events)
+    again = await run(sim.api_url, tmp_path)
+    assert again.exit_code == 0
+    check_mirror(sim, tmp_path)
+
+
+async def test_leaving_the_iteration_ends_the_run(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_jobs(6, size_bytes=200_000, serving=SLOW)
+    async with Fetcher(settings(sim.api_url, tmp_path)) as fetcher:
+        async for event in fetcher.backfill():
+            if isinstance(event, DownloadStarted):
+                break
+    assert others() == []
+    for job in sim.ids:
+        sim.serve(job, Serving())
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    check_mirror(sim, tmp_path)
 
 
 async def test_a_sink_that_raises_ends_the_run_and_frees_the_destination(

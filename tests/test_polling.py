@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fetcher.models import JobId
     from fetcher.run import Run
-    from fetcher.simulator import Simulator
+    from fetcher.simulator import SimRequest, Simulator
 
 
 @dataclass(slots=True)
@@ -112,6 +112,23 @@ async def test_a_listing_cut_between_pages_leaves_a_full_pass_due(
     async with polled(sim, tmp_path) as at:
         assert not await at.is_open()
         assert {await at.state(job) for job in added} == {State.QUEUED}
+
+
+async def test_trouble_with_an_old_pending_job_leaves_the_listing_closed(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    jobs = sim.add_jobs(100)[::-1]
+    sim.reopen(jobs[80])
+    async with polled(sim, tmp_path) as at:
+        sim.add_jobs(3)
+        sim.faults.add(Fault("list", times=None, status=500, when=lambda r: _offset(r) >= 50))
+        with pytest.raises(ApiError):
+            await at.poller.poll()
+        assert not await at.is_open()
+
+
+def _offset(request: SimRequest) -> int:
+    return int(request.target.partition("offset=")[2].partition("&")[0])
 
 
 @pytest.mark.parametrize("cap", [1, 3, 7, 19])
@@ -311,14 +328,16 @@ async def test_a_broken_record_near_an_old_pending_job_changes_nothing(
         assert at.poller.gone == frozenset()
 
 
+@pytest.mark.parametrize("new", [0, 1, 25])
 async def test_a_job_that_no_full_pass_saw_is_recorded_and_calls_for_one(
-    tmp_path: Path, sim: Simulator
+    new: int, tmp_path: Path, sim: Simulator
 ) -> None:
     """The page around an old pending job shows what was slipped in below the newest page."""
     jobs = sim.add_jobs(200)[::-1]
     sim.reopen(jobs[120])
     async with polled(sim, tmp_path) as at:
         slipped = sim.insert(121)
+        sim.add_jobs(new)
         await at.poll()
         assert await at.state(slipped) is State.QUEUED
         assert await at.is_open()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import check_mirror, files, run, short_path, song, unfinished
+from support import (
+    check_mirror,
+    eventually,
+    files,
+    run,
+    settings,
+    short_path,
+    song,
+    unfinished,
+)
 
+from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted, DownloadStarted
-from fetcher.simulator import Fault, Serving, Simulator
+from fetcher.simulator import Fault, Serving, SimRequest, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -311,3 +322,76 @@ async def test_the_extension_is_of_the_audio_that_came(
     ext = "." + name.rpartition(".")[2]
     assert ran.exit_code == 0
     assert list(files(tmp_path)) == [short_path("talk.mov", job, ext)]
+
+
+# ---- a large file over several lines -----------------------------------------------------
+
+LARGE = 5_000_000
+LINES = {"connections": 4, "concurrency": 4}
+SLOW_LINE = Serving(rate_bytes_s=1_200_000)
+
+
+def is_extra(request: SimRequest) -> bool:
+    """Say whether a request is for a stretch in the middle, over a line of its own."""
+    return request.range is not None and not request.range.endswith("-")
+
+
+async def test_a_large_file_on_a_slow_line_is_fetched_over_several(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    ran = await run(sim.api_url, tmp_path, **LINES)
+    assert ran.exit_code == 0
+    assert sum(is_extra(r) for r in sim.audio_requests()) >= 1
+    assert ran.final.bytes_fetched <= LARGE + (1 << 20)
+    check_mirror(sim, tmp_path)
+
+
+async def test_whatever_befalls_extra_lines_the_file_is_right(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    lies: tuple[dict[str, Any], ...] = (
+        {"headers": {"ETag": '"another"'}},
+        {"headers": {"Content-Digest": "md5=:AAAAAAAAAAAAAAAAAAAAAA==:"}},
+        {"cut_after_bytes": 400_000},
+        {"content_range": f"bytes 0-{LARGE - 1}/{LARGE}"},
+    )
+    sim.faults.add(*(Fault("audio", when=is_extra, after=n, **lie) for n, lie in enumerate(lies)))
+    ran = await run(sim.api_url, tmp_path, **LINES)
+    assert (ran.exit_code, ran.reasons) == (0, [])
+    check_mirror(sim, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "change"),
+    [(None, False), (None, True), (flip_first_byte, False)],
+    ids=["as they were", "of a changed file", "damaged"],
+)
+async def test_stretches_that_a_stop_left_are_gone_on_with_but_never_trusted_blindly(
+    damage: Callable[[Path, Path], None] | None, change: bool, tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, **LINES))
+    stopping = asyncio.create_task(fetcher.run_backfill(lambda _: None))
+    await eventually(lambda: sum(p.stat().st_size for p in partials(tmp_path)) > 2_000_000)
+    fetcher.stop.ask(143)
+    first = await stopping
+    held = sum(path.stat().st_size for path in partials(tmp_path))
+    assert (first.exit_code, len(partials(tmp_path)) > 1) == (143, True)
+    if damage is not None:
+        for path in partials(tmp_path):
+            damage(path, path.with_suffix(".journal"))
+    if change:
+        sim.change(job)
+    sim.serve(job, Serving())
+    second = await run(sim.api_url, tmp_path, **LINES)
+    assert second.exit_code == 0
+    check_mirror(sim, tmp_path)
+    if damage is None and not change:
+        assert second.final.bytes_fetched <= LARGE - held + (1 << 20)
+
+
+def partials(dest: Path) -> list[Path]:
+    """Return the data of all unfinished files."""
+    return sorted((dest / ".fetcher" / "partial").glob("*.part"))

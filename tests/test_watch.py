@@ -242,6 +242,15 @@ async def test_the_library_yields_the_same_events(sim: Simulator, tmp_path: Path
     assert isinstance(events[-1], RunCompleted)
 
 
+async def test_leaving_the_iteration_ends_the_watch(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_job(status="pending")
+    async with Fetcher(settings(sim.api_url, tmp_path, interval=0.05)) as watcher:
+        async for event in watcher.watch():
+            if isinstance(event, JobProgress):
+                break
+    assert ours_running() == []
+
+
 # ---- until idle --------------------------------------------------------------------------
 
 
@@ -527,7 +536,7 @@ async def test_pages_that_are_none_are_an_outage_too(
 async def test_an_outage_with_many_faces_is_told_once(sim: Simulator, tmp_path: Path) -> None:
     """A gateway that answers 502, 503, 504 or nothing in turn is one outage."""
     sim.add_job()
-    faces = [Fault("list", status=status) for status in (502, 503, 504, 429, 500) * 2]
+    faces = [Fault("list", status=status) for status in (502, 503, 504, 429, 500, 502)]
     async with watching(sim, tmp_path, interval=0.01) as at:
         await at.until(lambda: bool(at.of(DownloadCompleted)))
         for face in faces:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
 import sqlite3
 import sys
+import termios
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -187,6 +191,35 @@ async def test_a_signal_while_the_api_is_silent_is_obeyed(sim: Simulator, tmp_pa
         assert await at.signalled(signal.SIGTERM) == 0
 
 
+HANGING_LOOKUPS = """
+import socket, sys, time
+def hang(*args, **options):
+    time.sleep(30)
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+socket.getaddrinfo = hang
+from fetcher.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("command", "status"), [("watch", 0), ("backfill", 143)])
+async def test_a_signal_while_a_name_is_looked_up_is_obeyed(
+    command: str, status: int, tmp_path: Path
+) -> None:
+    """The system's resolver cannot be interrupted, and may take half a minute."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HANGING_LOOKUPS, command, "-d", str(tmp_path)),
+        *("--api-url", "https://api.example.invalid"),
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+        env={**os.environ, "MUNSIT_API_KEY": KEY},
+    )
+    await eventually((tmp_path / ".fetcher" / "holder.json").exists)
+    await asyncio.sleep(0.5)  # until the lookup has begun
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 5) == status
+
+
 async def test_a_signal_before_anything_was_done_is_obeyed(sim: Simulator, tmp_path: Path) -> None:
     sim.add_jobs(3)
     for delay_s in (0.05, 0.15, 0.3, 0.45):
@@ -215,6 +248,34 @@ async def test_a_closed_pipe_ends_it_cleanly(sim: Simulator, tmp_path: Path) -> 
     assert await process.wait() == 0
     assert "Traceback" not in complaints
     assert "BrokenPipe" not in complaints
+
+
+async def test_a_closed_terminal_ends_it_cleanly(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(4, size_bytes=300_000, serving=SLOW)
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *argv(sim, tmp_path),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "MUNSIT_API_KEY": KEY, "TERM": "xterm"},
+        preexec_fn=partial(_become_the_terminals, slave),
+    )
+    os.close(slave)
+    await eventually(lambda: len(sim.audio_requests()) == 4)
+    os.close(master)
+    assert await asyncio.wait_for(process.wait(), 5) == 0
+    for job in sim.ids:
+        sim.serve(job, Serving())
+    async with watcher(sim, tmp_path, "--until-idle") as again:
+        assert await again.ended() == 0
+    check_mirror(sim, tmp_path)
+
+
+def _become_the_terminals(slave: int) -> None:
+    """Make this process the leader of a session on that terminal, as a shell's window is."""
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
 
 # ---- one at a time -----------------------------------------------------------------------

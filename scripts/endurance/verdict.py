@@ -36,10 +36,9 @@ class Report:
     completed: int = 0
     given_up: int = 0
     cpu_s: float = 0.0
-    early_bytes: int = 0  # of memory in the second tenth of the last process's life
-    late_bytes: int = 0  # and in the last tenth
-    early_files: int = 0
-    late_files: int = 0
+    tenths_bytes: list[int] = field(default_factory=list)  # memory of the last process
+    early_files: int = 0  # open in the second tenth of its life
+    late_files: int = 0  # and in the last one
     most_sockets: int = 0
     spells: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
@@ -55,12 +54,13 @@ class Report:
         if not tenth:
             self.failures.append("the last process did not live long enough to be weighed")
             return
-        early, late = samples[tenth : 2 * tenth], samples[-tenth:]
-        self.early_bytes, self.late_bytes = _resident_bytes(early), _resident_bytes(late)
-        self.early_files, self.late_files = _files(early), _files(late)
+        tenths = [samples[n * tenth : (n + 1) * tenth] for n in range(10)]
+        self.tenths_bytes = [_resident_bytes(one) for one in tenths]
+        self.early_files, self.late_files = _files(tenths[1]), _files(tenths[-1])
         self.most_sockets = max(sample.sockets for sample in samples)
-        if self.late_bytes > self.early_bytes * most_growth:
-            self.failures.append(f"its memory grew by {self.late_bytes / self.early_bytes - 1:.1%}")
+        growth = self.tenths_bytes[-1] / self.tenths_bytes[1]
+        if growth > most_growth:
+            self.failures.append(f"its memory grew by {growth - 1:.1%}")
         if self.late_files > self.early_files + _MOST_FILES_MORE:
             self.failures.append(f"it holds {self.late_files - self.early_files} files more")
         if self.most_sockets > _MOST_SOCKETS:
@@ -78,6 +78,7 @@ class Report:
 
     def text(self) -> str:
         """Return the report as lines for a person."""
+        tenths = " ".join(f"{size / MIB:.1f}" for size in self.tenths_bytes)
         spells = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.spells.items()))
         lines = [
             (
@@ -96,9 +97,9 @@ class Report:
             f"{self.completed:,} downloads completed, {self.given_up:,} given up for a while",
             f"weather: {spells}",
             (
-                f"the last process: {self.early_bytes / MIB:.1f} MiB in the second tenth of its"
-                f" life, {self.late_bytes / MIB:.1f} MiB in the last; {self.early_files} and"
-                f" {self.late_files} open files; at most {self.most_sockets} sockets"
+                f"the last process: MiB of memory in each tenth of its life: {tenths};"
+                f" {self.early_files} open files in the second tenth, {self.late_files} in the"
+                f" last; at most {self.most_sockets} sockets"
             ),
             *(f"FAILED: {failure}" for failure in self.failures),
         ]
