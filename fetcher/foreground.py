@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Runner = Callable[[Report], Awaitable[RunCompleted]]
     Ending = Callable[[Report], str]
 
-_EXIT_PIPE_CLOSED = 0  # the reader of stdout has seen enough, as `head` does
 _EXIT_STDOUT_LOST = 6
 _GC_THRESHOLD = 50_000
 _TICK_S = 1.0
@@ -62,7 +61,8 @@ def conduct(
 
     def on_lost(error: OSError) -> None:
         lost.append(error)
-        stop.ask(_EXIT_PIPE_CLOSED if isinstance(error, BrokenPipeError) else _EXIT_STDOUT_LOST)
+        # A reader that has seen enough stops a run as Ctrl-C does: its work is not done.
+        stop.ask(STOPPED_BY_SIGINT if isinstance(error, BrokenPipeError) else _EXIT_STDOUT_LOST)
 
     console = Console.of(env.stdout, env.stderr, env.environ)
     with choose(wishes_of(fetcher.settings), console, on_lost=on_lost) as report:

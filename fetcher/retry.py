@@ -108,7 +108,8 @@ def decide(error: FetcherError, attempt: int, *, policy: Policy, rng: Random) ->
             f"longer than {policy.longest_retry_after_s:.0f} s"
         )
     if attempt > policy.retries:
-        return GiveUp(f"{error}; given up after {attempt} attempts")
+        attempts = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+        return GiveUp(f"{error}; given up after {attempts}")
     return Wait(max(asked_s, _backoff_s(attempt, policy.delay_s, policy.cap_s, rng)))
 
 

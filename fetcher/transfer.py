@@ -123,6 +123,7 @@ class Transfer:
         self._best_bytes = 0
         self._refused: list[str] = []  # links, since bytes last arrived
         self._refused_at_bytes = 0
+        self._insisted = False
 
     @property
     def started(self) -> bool:
@@ -225,19 +226,23 @@ class Transfer:
             self._hold_back(error, decision)
         if isinstance(decision, GiveUp):
             return self._give_up(decision.reason)
+        await self._pause(error, decision.delay_s)
+        return None
+
+    async def _pause(self, error: TransferError, delay_s: float) -> None:
+        """Tell that another attempt follows, and wait for its time."""
         job = self._entry.job
         self._kit.sink(
             DownloadRetrying(
                 id=job.id,
                 file_name=job.file_name,
                 variant=self._entry.variant,
-                attempt=self._failures,
-                delay=round(decision.delay_s, 3),
+                attempt=max(1, self._failures),
+                delay=round(delay_s, 3),
                 reason=str(error),
             )
         )
-        await self._means.sleep(decision.delay_s)
-        return None
+        await self._means.sleep(delay_s)
 
     def _hold_back(self, error: StatusError, decision: Wait | GiveUp) -> None:
         """Let nobody talk to a host that asked for a pause, nor to the one that led there.
@@ -254,20 +259,27 @@ class Transfer:
             self._means.gates.hold(host, delay_s)
 
     async def _relink(self, error: StatusError) -> Outcome | None:
-        """Go on with a fresh link; its sources are asked anew after every stretch of bytes."""
+        """Go on with a fresh link; its sources are asked anew after every stretch of bytes.
+
+        Where the service has no other than the refused one, that is tried once more after
+        a pause: a host may have been the last to learn of the file.
+        """
         if self._file.bytes_done > self._refused_at_bytes:
             self._refused.clear()
+            self._insisted = False
         self._refused_at_bytes = self._file.bytes_done
         self._refused.append(self._url)
-        if len(self._refused) > _LINK_SOURCES:
-            return self._give_up(f"{error}; fresh links were refused as well")
+        if len(self._refused) > _LINK_SOURCES or self._insisted:
+            why = "the service gives no other link" if self._insisted else "fresh ones as well"
+            return self._give_up(f"{error}; {why}")
         try:
             url = await self._means.relink(self._entry, self._refused)
         except FetcherError as trouble:
             return self._give_up(f"{error}; no fresh link could be had: {trouble}")
         if url is None:
-            return self._give_up(f"{error}; the service gives no other link")
-        self._url = url
+            self._insisted = True
+            await self._pause(error, self._means.policy.delay_s)
+        self._url = url or self._url
         return None
 
     def _note_progress(self) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from aioresponses import aioresponses
 
     from fetcher.simulator import Simulator
+
+
+# A busy machine takes its time: a slow example is no failure, and a failure prints its seed.
+settings.register_profile("steady", deadline=None, print_blob=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ async def test_a_fresh_link_to_another_file_starts_again(tmp_path: Path, sim: Si
     check_mirror(sim, tmp_path)
 
 
-async def test_the_same_link_again_gives_the_file_up_without_another_request(
+async def test_the_same_link_again_is_tried_once_more_and_then_given_up(
     tmp_path: Path, sim: Simulator
 ) -> None:
     sim.add_job()
@@ -173,7 +173,17 @@ async def test_the_same_link_again_gives_the_file_up_without_another_request(
     ran = await run(sim.api_url, tmp_path)
     assert ran.exit_code == 1
     assert "403" in ran.reasons[0]
-    assert len(sim.audio_requests()) == 1
+    assert len(sim.audio_requests()) == 2
+
+
+async def test_a_link_that_is_refused_once_and_never_changes_brings_its_file(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", status=404))
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, len(sim.audio_requests())) == (0, 2)
+    check_mirror(sim, tmp_path)
 
 
 async def test_fresh_links_that_are_refused_as_well_give_the_file_up(tmp_path: Path) -> None:
@@ -185,7 +195,7 @@ async def test_fresh_links_that_are_refused_as_well_give_the_file_up(tmp_path: P
     assert ran.exit_code == 1
     assert "secret" not in ran.reasons[0]
     assert "Signature" not in ran.reasons[0]
-    assert len(sim.audio_requests()) == 1
+    assert len(sim.audio_requests()) == 2  # the last one once more
 
 
 async def test_a_record_that_is_gone_gives_the_file_up(tmp_path: Path, sim: Simulator) -> None:
