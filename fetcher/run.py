@@ -21,13 +21,14 @@ from fetcher.events import (
     RecordInvalid,
     RunCompleted,
 )
-from fetcher.manifest.store import Intake, Store
+from fetcher.manifest.listing import Intake
+from fetcher.manifest.store import Store
 from fetcher.models import JobId, State
 
 if TYPE_CHECKING:
     from fetcher.destination import Destination
     from fetcher.downloads import Downloads, Ingredients
-    from fetcher.manifest.store import Absorbed, Listed
+    from fetcher.manifest.listing import Absorbed, Listed
     from fetcher.wire import InvalidRecord, Page
 
 

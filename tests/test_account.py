@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fetcher.account import Account, Class, Rows
 from fetcher.filters import Rules
 from fetcher.manifest import schema
-from fetcher.manifest.store import Intake, Store, Stored
+from fetcher.manifest.listing import Intake
+from fetcher.manifest.store import Store, Stored
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -15,8 +15,9 @@ import pytest
 from fetcher.errors import ManifestError
 from fetcher.filters import Rules
 from fetcher.manifest import schema
+from fetcher.manifest.listing import Intake
 from fetcher.manifest.reader import Reader, Selection, StateTally
-from fetcher.manifest.store import Intake, Store, Stored
+from fetcher.manifest.store import Store, Stored
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
 
 if TYPE_CHECKING:
@@ -292,7 +293,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_reader import job, write
 from fetcher.filters import Rules
-from fetcher.manifest.store import Intake, Store
+from fetcher.manifest.listing import Intake
+from fetcher.manifest.store import Store
 store = Store(Path(sys.argv[1]))
 store.absorb([job(n) for n in range(100)], Intake(Rules(), False, 0, 0), {})
 os.kill(os.getpid(), signal.SIGKILL)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from fetcher.errors import ManifestError, StorageError
 from fetcher.filters import Rules
 from fetcher.manifest import schema
+from fetcher.manifest.listing import Intake
 from fetcher.manifest.reader import Reader
-from fetcher.manifest.store import Intake, Store
+from fetcher.manifest.store import Store
 from fetcher.models import Job, JobId, Status
 
 if TYPE_CHECKING:

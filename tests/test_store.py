@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from fetcher.errors import StorageError
 from fetcher.filters import Rules
 from fetcher.manifest import schema
+from fetcher.manifest.listing import Absorbed, Intake
 from fetcher.manifest.manifest import Manifest
-from fetcher.manifest.store import Absorbed, Intake, Store, Stored
+from fetcher.manifest.store import Store, Stored
 from fetcher.models import Job, JobId, State, Status, Variant
 
 if TYPE_CHECKING:

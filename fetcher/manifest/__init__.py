@@ -1,6 +1,7 @@
 """The manifest: the one truth about what was fetched, as SQLite beside the files.
 
 The only package that imports sqlite3. `schema` opens and migrates, `rows` turns rows into
-values, `store` is what a run reads and writes, `reader` is what `list`, `status` and
-`export` read at any time, `manifest` puts the store behind one thread for asyncio.
+values, `listing` says what a page of history changes, `store` is what a run reads and
+writes, `reader` is what `list`, `status` and `export` read at any time (through `view`, which
+survives a writer), `manifest` puts the store behind one thread for asyncio.
 """

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fetcher.manifest import schema
+from fetcher.manifest.listing import Absorbed, Intake, Listed, PageChanges, Restamp, distinct
 from fetcher.manifest.rows import (
     ENTRY_COLUMNS,
     JOB_COLUMNS,
     from_us,
-    job_values,
     to_entry,
     to_job,
     to_us,
 )
 from fetcher.models import State, Status, Variant
-from fetcher.plan import TODO, Known, classify
+from fetcher.plan import TODO, Known
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from fetcher.filters import Rules
     from fetcher.models import Entry, Job, JobId
 
 # Left to itself, SQLite reads all rows of those states instead and sorts them.
@@ -42,71 +41,6 @@ _INSERT = (
 )
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _UPDATE = f"UPDATE entry SET ({JOB_COLUMNS}) = ({_JOB_SLOTS}), state = ?, ticket = ? WHERE seq = ?"
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One listed job after its page was absorbed; `before` is None for a new one."""
-
-    seq: int
-    job: Job
-    before: State | None
-    after: State
-
-
-@dataclass(frozen=True, slots=True)
-class Restamp:
-    """A complete file whose record has a newer `updated_at`: so must its time on disk."""
-
-    path: str
-    before: datetime | None
-    after: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Absorbed:
-    """One page after it was absorbed; `queued` files got a ticket."""
-
-    listed: list[Listed]
-    queued: int
-    restamped: list[Restamp]
-
-    @property
-    def new(self) -> int:
-        """Return how many jobs were not known before."""
-        return sum(1 for one in self.listed if one.before is None)
-
-
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """How a listing turns into work: the filters, and whether originals are wanted.
-
-    Tickets up to `run_base` are from earlier runs; a failed file with a ticket up to
-    `retry_base` may be tried again, and so may one whose record has changed since.
-    `left_out`: rows that this run has left out itself (`--max-downloads`).
-    """
-
-    rules: Rules
-    originals: bool
-    run_base: int
-    retry_base: int
-    left_out: Container[int] = ()
-
-    def classify(self, job: Job, known: Known | None) -> State:
-        """Return the state of a file after a listing has shown its job."""
-        state = classify(job, known, self.rules)
-        if known is not None and known.state is State.FILTERED and state in TODO:
-            return State.FILTERED if known.seq in self.left_out else state
-        return state
-
-    def wants_ticket(self, known: Known | None, state: State, *, is_changed: bool) -> bool:
-        """Return whether the file joins the queue (again) of this run."""
-        if state not in TODO:
-            return False
-        if known is None or known.state not in TODO or known.ticket <= self.run_base:
-            return True
-        may_retry = is_changed or known.ticket <= self.retry_base
-        return known.state is State.FAILED and may_retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +111,9 @@ class Store:
         cost a look-up and no write. A job that stands twice in the page counts once: the
         one that is further along wins.
         """
-        unique = _distinct(jobs)
+        unique = distinct(jobs)
         known = self._known(unique, Variant.DENOISED)
-        page = _Page(intake, self._last_seq, self.sync_tickets())
+        page = PageChanges(intake, self._last_seq, self.sync_tickets())
         for job in unique.values():
             page.add(job, known.get(job.id))
         if intake.originals:
@@ -239,9 +173,7 @@ class Store:
     def sync_tickets(self) -> int:
         """Return the newest ticket, other processes' (`retry`) included."""
         with schema.translated(self.path):
-            newest = self._db.execute(
-                f"SELECT max(ticket) FROM {_TODO}"
-            ).fetchone()[0]
+            newest = self._db.execute(f"SELECT max(ticket) FROM {_TODO}").fetchone()[0]
         self.last_ticket = max(self.last_ticket, newest or 0)
         return self.last_ticket
 
@@ -440,61 +372,6 @@ class Store:
             return int(self._db.execute(f"{sql} AND state = ?", (str(state),)).fetchone()[0])
 
 
-class _Page:
-    """The rows that one page adds and changes."""
-
-    def __init__(self, intake: Intake, last_seq: int, last_ticket: int) -> None:
-        self.intake = intake
-        self.last_seq = last_seq
-        self.last_ticket = last_ticket
-        self.listed: list[Listed] = []
-        self.inserts: list[tuple[Any, ...]] = []
-        self.updates: list[tuple[Any, ...]] = []
-        self.known_originals: dict[JobId, Known] = {}
-        self.newer: list[tuple[Known, datetime]] = []
-        self.queued = 0
-
-    def add(self, job: Job, known: Known | None) -> None:
-        state = self.intake.classify(job, known)
-        seq = self._write(job, known, state, Variant.DENOISED)
-        self.listed.append(Listed(seq, job, known.state if known else None, state))
-
-    def add_originals(self) -> None:
-        for one in self.listed:
-            job = one.job
-            wanted = job.status is Status.SUCCESS and one.after is not State.FILTERED
-            if wanted and job.original_audio_url:
-                known = self.known_originals.get(job.id)
-                state = self.intake.classify(job, known)
-                self._write(job, known, state, Variant.ORIGINAL)
-
-    def _write(self, job: Job, known: Known | None, state: State, variant: Variant) -> int:
-        if known is not None and state in TODO and job.status is not Status.SUCCESS:
-            return known.seq  # an event stream knows more than this listing: keep its link
-        ticket = known.ticket if known else 0
-        is_changed = known is not None and (
-            known.status != job.status or known.updated_us != to_us(job.updated_at)
-        )
-        queued = self.intake.wants_ticket(known, state, is_changed=is_changed)
-        if queued and state is State.FAILED:
-            state = State.QUEUED  # while it is under way nobody may queue it as failed once more
-        if queued:
-            self.last_ticket += 1
-            self.queued += 1
-            ticket = self.last_ticket
-        if known is None:
-            self.last_seq += 1
-            self.inserts.append((*job_values(job), str(variant), str(state), ticket, self.last_seq))
-            return self.last_seq
-        if known.state is State.COMPLETE:
-            if job.updated_at is not None and known.updated_us != to_us(job.updated_at):
-                self.newer.append((known, job.updated_at))
-            return known.seq
-        if queued or is_changed or known.state is not state:
-            self.updates.append((*job_values(job), str(state), ticket, known.seq))
-        return known.seq
-
-
 def _claim(db: sqlite3.Connection, seq: int, candidates: Sequence[tuple[str, str]]) -> str | None:
     for path, key in candidates:
         owner = db.execute("SELECT seq FROM entry WHERE path_key = ?", (key,)).fetchone()
@@ -507,15 +384,6 @@ def _claim(db: sqlite3.Connection, seq: int, candidates: Sequence[tuple[str, str
         if owner is None or owner[0] == seq:
             return path
     return None
-
-
-def _distinct(jobs: Sequence[Job]) -> dict[JobId, Job]:
-    unique: dict[JobId, Job] = {}
-    for job in jobs:
-        before = unique.get(job.id)
-        if before is None or before.status is not Status.SUCCESS:
-            unique[job.id] = job
-    return unique
 
 
 def _restamp(db: sqlite3.Connection, known: Known, updated_at: datetime) -> Restamp | None:

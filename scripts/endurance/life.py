@@ -10,6 +10,8 @@ import hashlib
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
+from fetcher.simulator import Serving
+
 if TYPE_CHECKING:
     from collections.abc import Collection
     from random import Random
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 NAMES = ("audio.wav", "Interview 3.mp4", "اجتماع الفريق.m4a", "目次.wav", "a/../b?.mp3", "")
 _SMALL_BYTES, _LARGE_BYTES = (500, 60_000), (400_000, 2_000_000)
+_BURST_JOBS = 48
 _HOUR_S = 3600.0
 _RECENT_S = 1.0  # real: what was answered so short before a kill may not have been recorded
 
@@ -60,6 +63,13 @@ class Life:
                 self.sim.override(job, status="pending", audio_url=None)
                 self._lying.append(job)
 
+    def burst(self) -> None:
+        """Let many large files be there at once, from hosts that take a second for each."""
+        for _ in range(_BURST_JOBS):
+            size_bytes = self._rng.randint(*_LARGE_BYTES)
+            job = self._add(created_at=self.sim.clock.now(), size_bytes=size_bytes)
+            self.sim.serve(job, Serving(rate_bytes_s=size_bytes))
+
     def pass_a_day(self, there: Collection[str]) -> None:
         """Let what happens once a day happen: failed jobs succeed, lies end, jobs go."""
         for _ in range(len(self._mending) // 2):
@@ -87,18 +97,21 @@ class Life:
         """Return the jobs whose file must be there by now."""
         return {job for job in self.sim.ids if self.sim.job(job).status == "success"}
 
+    def _size_bytes(self) -> int:
+        return self._rng.randint(*(_LARGE_BYTES if self._rng.random() < 0.02 else _SMALL_BYTES))
+
     def _add(
         self,
         *,
         created_at: float | None,
+        size_bytes: int | None = None,
         finishes_after_s: float | None = None,
         fails_after_s: float | None = None,
     ) -> str:
-        few, many = _LARGE_BYTES if self._rng.random() < 0.02 else _SMALL_BYTES
         job = self.sim.add_job(
             self._rng.choice(NAMES),
             created_at=created_at,
-            size_bytes=self._rng.randint(few, many),
+            size_bytes=size_bytes or self._size_bytes(),
             finishes_after_s=finishes_after_s,
             fails_after_s=fails_after_s,
         )

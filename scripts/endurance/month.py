@@ -93,6 +93,9 @@ class _Month:
     async def one_day(self, day: int) -> None:
         """Let one day pass: jobs, spells of weather and, in the first days, a restart."""
         restart_at = self._rng.random() if day < STORMY_DAYS else None
+        if day == STORMY_DAYS:
+            await self._restart()
+            self.life.burst()  # every pool reaches its size now, and memory must stay level
         spell_at = self._rng.uniform(0, 0.5)
         while (passed := self._passed_days()) < day + 1 and not self.failures:
             self._submit(passed)

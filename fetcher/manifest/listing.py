@@ -1,0 +1,150 @@
+"""What a page of history changes in the manifest. Pure: records in, rows and counts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fetcher.manifest.rows import job_values, to_us
+from fetcher.models import State, Status, Variant
+from fetcher.plan import TODO, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+    from datetime import datetime
+
+    from fetcher.filters import Rules
+    from fetcher.models import Job, JobId
+    from fetcher.plan import Known
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One listed job after its page was absorbed; `before` is None for a new one."""
+
+    seq: int
+    job: Job
+    before: State | None
+    after: State
+
+
+@dataclass(frozen=True, slots=True)
+class Restamp:
+    """A complete file whose record has a newer `updated_at`: so must its time on disk."""
+
+    path: str
+    before: datetime | None
+    after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Absorbed:
+    """One page after it was absorbed; `queued` files got a ticket."""
+
+    listed: list[Listed]
+    queued: int
+    restamped: list[Restamp]
+
+    @property
+    def new(self) -> int:
+        """Return how many jobs were not known before."""
+        return sum(1 for one in self.listed if one.before is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How a listing turns into work: the filters, and whether originals are wanted.
+
+    Tickets up to `run_base` are from earlier runs; a failed file with a ticket up to
+    `retry_base` may be tried again, and so may one whose record has changed since.
+    `left_out`: rows that this run has left out itself (`--max-downloads`).
+    """
+
+    rules: Rules
+    originals: bool
+    run_base: int
+    retry_base: int
+    left_out: Container[int] = ()
+
+    def classify(self, job: Job, known: Known | None) -> State:
+        """Return the state of a file after a listing has shown its job."""
+        state = classify(job, known, self.rules)
+        if known is not None and known.state is State.FILTERED and state in TODO:
+            return State.FILTERED if known.seq in self.left_out else state
+        return state
+
+    def wants_ticket(self, known: Known | None, state: State, *, is_changed: bool) -> bool:
+        """Return whether the file joins the queue (again) of this run."""
+        if state not in TODO:
+            return False
+        if known is None or known.state not in TODO or known.ticket <= self.run_base:
+            return True
+        may_retry = is_changed or known.ticket <= self.retry_base
+        return known.state is State.FAILED and may_retry
+
+
+class PageChanges:
+    """The rows that one page adds and changes; `add` every job, then `add_originals`."""
+
+    def __init__(self, intake: Intake, last_seq: int, last_ticket: int) -> None:
+        self.intake = intake
+        self.last_seq = last_seq
+        self.last_ticket = last_ticket
+        self.listed: list[Listed] = []
+        self.inserts: list[tuple[Any, ...]] = []
+        self.updates: list[tuple[Any, ...]] = []
+        self.known_originals: dict[JobId, Known] = {}
+        self.newer: list[tuple[Known, datetime]] = []
+        self.queued = 0
+
+    def add(self, job: Job, known: Known | None) -> None:
+        """Take a job and what is known of its denoised file."""
+        state = self.intake.classify(job, known)
+        seq = self._write(job, known, state, Variant.DENOISED)
+        self.listed.append(Listed(seq, job, known.state if known else None, state))
+
+    def add_originals(self) -> None:
+        """Take the originals of the jobs that were added."""
+        for one in self.listed:
+            job = one.job
+            wanted = job.status is Status.SUCCESS and one.after is not State.FILTERED
+            if wanted and job.original_audio_url:
+                known = self.known_originals.get(job.id)
+                state = self.intake.classify(job, known)
+                self._write(job, known, state, Variant.ORIGINAL)
+
+    def _write(self, job: Job, known: Known | None, state: State, variant: Variant) -> int:
+        if known is not None and state in TODO and job.status is not Status.SUCCESS:
+            return known.seq  # an event stream knows more than this listing: keep its link
+        ticket = known.ticket if known else 0
+        is_changed = known is not None and (
+            known.status != job.status or known.updated_us != to_us(job.updated_at)
+        )
+        queued = self.intake.wants_ticket(known, state, is_changed=is_changed)
+        if queued and state is State.FAILED:
+            state = State.QUEUED  # while it is under way nobody may queue it as failed once more
+        if queued:
+            self.last_ticket += 1
+            self.queued += 1
+            ticket = self.last_ticket
+        if known is None:
+            self.last_seq += 1
+            self.inserts.append((*job_values(job), str(variant), str(state), ticket, self.last_seq))
+            return self.last_seq
+        if known.state is State.COMPLETE:
+            if job.updated_at is not None and known.updated_us != to_us(job.updated_at):
+                self.newer.append((known, job.updated_at))
+            return known.seq
+        if queued or is_changed or known.state is not state:
+            self.updates.append((*job_values(job), str(state), ticket, known.seq))
+        return known.seq
+
+
+def distinct(jobs: Sequence[Job]) -> dict[JobId, Job]:
+    """Return the jobs by id; of one that stands twice, the record that is further along."""
+    unique: dict[JobId, Job] = {}
+    for job in jobs:
+        before = unique.get(job.id)
+        if before is None or before.status is not Status.SUCCESS:
+            unique[job.id] = job
+    return unique
