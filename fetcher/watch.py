@@ -209,6 +209,8 @@ class Watch:
                 cause = first_cause(errors)
                 if not isinstance(cause, StorageError) or isinstance(cause, ManifestError):
                     raise
+                if _is_cancelled():  # the error of the last files hides that
+                    raise asyncio.CancelledError from None
                 if self._run.settings.until_idle:
                     raise cause from None
                 await self._wait_for_room(cause)
@@ -268,6 +270,12 @@ class Watch:
         if self._trouble is not None:
             return f"trouble: {self._trouble}"[:200]
         return f"{len(self._waiting)} pending, {self._run.account.counts[Class.TODO]} to download"
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task was asked to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _instant(text: str | None) -> datetime | None:

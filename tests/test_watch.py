@@ -976,6 +976,30 @@ async def test_a_stop_is_obeyed_while_the_disk_is_full(sim: Simulator, tmp_path:
     assert (ran.exit_code, ran.final.pending) == (0, 2)
 
 
+async def test_a_stop_is_obeyed_at_the_moment_the_disk_fills_up(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fetched whole is put in place during a stop, and finds no room."""
+    sim.add_jobs(2)
+    is_sealing, is_stopping = threading.Event(), threading.Event()
+
+    def free_bytes(_: Path) -> int:
+        if not threading.current_thread().name.startswith("seal"):
+            return 10**12
+        is_sealing.set()
+        is_stopping.wait(10)
+        return 10
+
+    monkeypatch.setattr(space, "free_bytes", free_bytes)
+    async with watching(sim, tmp_path, interval=NEVER, min_free=1000) as at:
+        await at.until(is_sealing.is_set)
+        asyncio.get_running_loop().call_later(0.1, is_stopping.set)
+        began_s = asyncio.get_running_loop().time()
+        ran = await at.stopped()
+        assert asyncio.get_running_loop().time() - began_s < 2
+    assert (ran.exit_code, ran.final.pending) == (0, 2)
+
+
 async def test_a_stop_is_obeyed_while_another_program_holds_the_manifest(
     sim: Simulator, tmp_path: Path
 ) -> None:
