@@ -20,6 +20,7 @@ from fetcher.paging import Walk
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from fetcher.manifest.store import Rank
     from fetcher.models import Job, JobId
     from fetcher.run import Run
 
@@ -32,6 +33,7 @@ class Poller:
 
     run: Run
     _misses: dict[JobId, int] = field(default_factory=dict)
+    _ranks: dict[JobId, Rank] = field(default_factory=dict)
 
     @property
     def gone(self) -> frozenset[JobId]:
@@ -91,7 +93,9 @@ class Poller:
         return new
 
     async def _look_at_old_pending(self, seen: set[JobId]) -> None:
-        for job in reversed(await self.run.manifest.do(Store.waiting)):
+        waiting = await self.run.manifest.do(Store.waiting)
+        self._ranks = {job.id: self._ranks[job.id] for job in waiting if job.id in self._ranks}
+        for job in reversed(waiting):
             if job.id not in seen and job.id not in self.gone:
                 await self._look_for(job, seen)
             if job.id in seen:
@@ -107,8 +111,9 @@ class Poller:
         run = self.run
         if job.created_at is None:
             return
-        rank = await run.manifest.do(Store.count_newer, job.created_at)
-        async with aclosing(run.history.around(job.created_at, rank)) as pages:
+        rank = await run.manifest.do(Store.rank, job.created_at, self._ranks.get(job.id))
+        self._ranks[job.id] = rank
+        async with aclosing(run.history.around(job.created_at, rank.newer)) as pages:
             async for page in pages:
                 await run.absorb(page, retry_base=run.run_base)
                 seen.update(one.id for one in page.jobs)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import Protocol
 
+    from fetcher.files.parts import Part
     from fetcher.models import Head
     from fetcher.splitting import Splitter
     from fetcher.underway import Underway
@@ -100,6 +101,7 @@ class _Receiver:
         self.splitter = splitter
         self.end = verdict.end if isinstance(verdict, Append) else verdict.total
         self.stop = self.end
+        self.began_s = self.kit.clock()
         self.said: Announced = announced(body.head, whole=isinstance(verdict, Whole))
         partial = self.said.part + self.said.either
         self.digester = Digester(algorithms(partial)) if partial else None
@@ -161,22 +163,28 @@ class _Receiver:
         part = self.file.part
         if part is None:
             raise ContentError("there is no part to write to")
-        began_s, came_before = self.kit.clock(), part.bytes_written
+        came_before = part.bytes_written
         try:
             if first:
                 await self._store(first)
+                self._consider_splitting(part, came_before)
             async for data in pieces:
                 await self._store(data)
-                if self.stop is not None and self.end is not None:
-                    came = part.bytes_written - came_before
-                    elapsed_s = self.kit.clock() - began_s
-                    self.stop = self.splitter.consider(self.stop, came / max(elapsed_s, 1e-6))
-                    if part.bytes_written >= self.stop < self.end:
-                        break
+                if self._consider_splitting(part, came_before):
+                    break
             await self.splitter.finished()
         finally:
             await self.splitter.cancel()
         self._check_length(part.bytes_written)
+
+    def _consider_splitting(self, part: Part, came_before: int) -> bool:
+        """Let other lines help where this one is slow; return whether it has met the next."""
+        if self.stop is None or self.end is None:
+            return False
+        elapsed_s = max(self.kit.clock() - self.began_s, 1e-6)
+        rate_bytes_s = (part.bytes_written - came_before) / elapsed_s
+        self.stop = self.splitter.consider(self.stop, rate_bytes_s)
+        return part.bytes_written >= self.stop < self.end
 
     async def _store(self, data: bytes | memoryview) -> None:
         await run(self.kit.threads, self._append, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -17,14 +18,19 @@ T = TypeVar("T")
 async def run(executor: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what `call` returns, run on `executor`.
 
-    A cancellation waits for the running call to end first: what it works on may be closed
-    only then. Calls are therefore short (a megabyte written, one fsync).
+    A cancellation, and a second one as well, waits for a running call to end first: what it
+    works on may be closed only then, for the number of a closed file is soon another's. Calls
+    are therefore short (a megabyte written, one fsync). One that has not begun is called off.
     """
-    loop = asyncio.get_running_loop()
-    future = loop.run_in_executor(executor, partial(call, *args, **kwargs))
+    work = executor.submit(partial(call, *args, **kwargs))
+    future = asyncio.wrap_future(work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        if not future.cancel():
-            await asyncio.wait([future])
+        # The asyncio future would say yes to a cancellation, and its thread would go on.
+        while not (future.done() or work.cancel()):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+        if future.done() and not future.cancelled():
+            future.exception()  # or asyncio would tell that nobody looked at it
         raise

@@ -391,7 +391,7 @@ def copy_as_killed(dest: Path, to: Path) -> None:
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=12,
+    max_examples=10,
     stateful_step_count=15,
     deadline=None,
     print_blob=True,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -291,6 +292,23 @@ async def test_jobs_of_the_same_instant_do_not_hide_each_other(
             sim.finish(batch[index])
         await at.poll()
         assert {await at.state(batch[index]) for index in (0, 64, 129)} == {State.QUEUED}
+
+
+async def test_a_rank_that_is_counted_on_is_the_same_as_one_counted_anew(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    jobs = sim.add_jobs(100)[::-1]
+    async with polled(sim, tmp_path, originals=True) as at:
+        created_at = datetime.fromtimestamp(sim.job(jobs[60]).created_at, UTC)
+        first = await at.run.manifest.do(Store.rank, created_at, None)
+        sim.add_jobs(7)
+        sim.insert(30)
+        sim.insert(90)
+        await at.run.list_all()
+        later = await at.run.manifest.do(Store.rank, created_at, first)
+        assert (first.newer, later.newer) == (60, 68)
+        assert later == await at.run.manifest.do(Store.rank, created_at, None)
+        assert later == await at.run.manifest.do(Store.rank, created_at, later)
 
 
 async def test_neighbours_share_a_request(tmp_path: Path, sim: Simulator) -> None:

@@ -34,7 +34,7 @@ class Life:
         self.right: dict[str, set[str]] = {}  # SHA-256 of the file of every job there ever was
         self.gone: set[str] = set()
         self.delivered: Counter[str] = Counter()  # times the host sent a job's whole file
-        self.excused: set[str] = set()  # under way when the watcher was killed
+        self.excused: set[str] = set()  # under way when the watcher was stopped or killed
         self.requests: Counter[str] = Counter()
         self._rng = rng
         self._lying: deque[str] = deque()
@@ -128,8 +128,11 @@ class Life:
 
     # ---- requests ----------------------------------------------------------------------
 
-    def note_kill(self) -> None:
-        """Excuse what the killed watcher had under way, or may not have recorded yet."""
+    def excuse(self) -> None:
+        """Excuse what the watcher has under way, or may not have recorded yet.
+
+        What the host has sent may still be in a socket's buffer when the watcher ends.
+        """
         since_s = self.sim.clock.real_s() - _RECENT_S
         recent = [one for one in self.sim.log.of("audio") if not one.status or one.at_s > since_s]
         self.excused.update(one.job for one in recent if one.job)

@@ -163,12 +163,12 @@ class _Month:
 
     async def _restart(self) -> None:
         if self._rng.random() < 0.6:
-            self.life.note_kill()
             await self.watcher.kill()
             self._report.kills += 1
         else:
             await self.watcher.stop()
             self._report.stops += 1
+        self.life.excuse()
         await self.watcher.start()
 
     def _look(self) -> None:

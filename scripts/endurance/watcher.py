@@ -57,6 +57,7 @@ class Watcher:
     failures: list[str] = field(default_factory=list)
     starts: int = 0
     cpu_s: float = 0.0
+    _has_spoken: bool = False
     _process: Process | None = None
     _reading: asyncio.Task[None] | None = None
 
@@ -85,7 +86,8 @@ class Watcher:
             self.failures.append(f"it did not stop within {_STOP_WITHIN_S:g} s")
             await self.kill()
             return
-        if status != 0:
+        is_early = status == -signal.SIGTERM and not self._has_spoken  # before it could listen
+        if status != 0 and not is_early:
             self.failures.append(f"it ended with {status} when asked to stop: {self.last_words()}")
         await self._ended()
 
@@ -141,7 +143,9 @@ class Watcher:
 
     async def _read(self, process: Process) -> None:
         assert process.stdout is not None
+        self._has_spoken = False
         async for line in process.stdout:
+            self._has_spoken = True
             with contextlib.suppress(ValueError):  # the last line of a killed process
                 self._note(json.loads(line))
 
