@@ -1,8 +1,24 @@
 """`python -m fetcher` and the installed command `fetcher`."""
 
+import os
 import sys
 
-from fetcher.cli import main
+from fetcher import cli
+
+
+def main() -> int:
+    """Run the command line in a Python whose file names are UTF-8; return the exit status.
+
+    In a locale that is not UTF-8 Python could not name a file in Arabic. There it is
+    started anew in its UTF-8 mode (PEP 540), with the terminal's own encoding kept.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+        os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:backslashreplace")
+        os.execv(sys.executable, [sys.executable, "-m", "fetcher", *sys.argv[1:]])  # noqa: S606
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())
