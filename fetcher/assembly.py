@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from typing import TYPE_CHECKING
 
 from fetcher.account import Account
 from fetcher.client import AGENT, Api
 from fetcher.destination import Destination
 from fetcher.downloads import Downloads, Ingredients
+from fetcher.errors import LockedError
 from fetcher.files.parts import Parts
 from fetcher.files.places import Places
 from fetcher.files.space import Space
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from fetcher.events import Sink
     from fetcher.finish import Done
     from fetcher.settings import Settings
+
+_LOCK_STEP_S = 0.2
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -84,18 +88,19 @@ async def opened(
     *,
     command: str,
     on_done: Callable[[Done], Awaitable[None]] = _nothing_more,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Run]:
     """Give a run with its destination held, its manifest and its session with the API open.
 
-    `on_done` is called after the event of each file that was finished.
+    `on_done` is called after the event of each file that was finished; `is_stopped` ends
+    the waiting for another process.
     Raises UsageError (no key), LockedError, StorageError, ManifestError.
     """
     settings.read_key()
     destination = destination_of(settings)
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.to_thread(destination.prepare)
-        lock = destination.held(command=command, wait_s=settings.wait_lock)
-        await asyncio.to_thread(stack.enter_context, lock)
+        await _hold(stack, destination, command, wait_s=settings.wait_lock, is_stopped=is_stopped)
         manifest = await stack.enter_async_context(Manifest(destination.manifest))
         api = await stack.enter_async_context(api_of(settings))
         await _keep_up_with(settings, manifest)
@@ -113,6 +118,28 @@ async def opened(
             on_done=on_done,
         )
         yield Run(destination, ingredients, Downloads(ingredients))
+
+
+async def _hold(
+    stack: contextlib.AsyncExitStack,
+    destination: Destination,
+    command: str,
+    *,
+    wait_s: float,
+    is_stopped: Callable[[], bool],
+) -> None:
+    """Hold the destination, waiting for another process in steps that a stop can end."""
+    until_s = time.monotonic() + wait_s
+    while True:
+        try:
+            lock = destination.held(command=command, wait_s=0)
+            await asyncio.to_thread(stack.enter_context, lock)
+        except LockedError:
+            if time.monotonic() >= until_s or is_stopped():
+                raise
+            await asyncio.sleep(_LOCK_STEP_S)
+        else:
+            return
 
 
 async def _keep_up_with(settings: Settings, manifest: Manifest) -> None:

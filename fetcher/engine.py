@@ -36,6 +36,10 @@ class Stop:
             self.exit_code = exit_code
             self._asked.set()
 
+    def is_asked(self) -> bool:
+        """Return whether a stop was asked for."""
+        return self.exit_code is not None
+
     async def asked(self) -> None:
         """Return once a stop is asked for."""
         await self._asked.wait()
@@ -121,7 +125,11 @@ class Fetcher:
         """Fetch every finished job that the manifest does not hold; return the final event."""
         async with afterwards(self.settings, sink, self.stop.asked) as after:
             async with opened(
-                self.settings, sink, command="backfill", on_done=after.file_done
+                self.settings,
+                sink,
+                command="backfill",
+                on_done=after.file_done,
+                is_stopped=self.stop.is_asked,
             ) as run:
                 sink(RunStarted("backfill", str(run.destination.root)))
                 exit_code = await self._end_of(run, _backfill(run))
@@ -142,7 +150,13 @@ class Fetcher:
 
         until_idle = self.settings.until_idle
         async with afterwards(self.settings, sink, self.stop.asked) as after:
-            async with opened(self.settings, sink, command="watch", on_done=after.file_done) as run:
+            async with opened(
+                self.settings,
+                sink,
+                command="watch",
+                on_done=after.file_done,
+                is_stopped=self.stop.is_asked,
+            ) as run:
                 sink(RunStarted("watch", str(run.destination.root)))
                 watch = Watch(run)
                 self.wake = watch.wake

@@ -257,25 +257,30 @@ class Pipeline:
             case Fetched():
                 await self._finisher.put(Ready(entry, key, outcome, began_s))
             case GivenUp(reason=reason, attempts=attempts):
-                await plant.manifest.do(Store.fail, entry.seq, reason, attempts)
-                plant.account.ended(entry, Class.FAILED)
-                plant.sink(
-                    DownloadFailed(
-                        id=job.id,
-                        file_name=job.file_name,
-                        variant=entry.variant,
-                        reason=reason,
-                        attempts=attempts,
+                # Every start has its end, also where a stop comes while this is recorded.
+                try:
+                    await plant.manifest.do(Store.fail, entry.seq, reason, attempts)
+                finally:
+                    plant.account.ended(entry, Class.FAILED)
+                    plant.sink(
+                        DownloadFailed(
+                            id=job.id,
+                            file_name=job.file_name,
+                            variant=entry.variant,
+                            reason=reason,
+                            attempts=attempts,
+                        )
                     )
-                )
             case LeftOut(reason=reason, bytes_total=total):
-                await plant.manifest.do(Store.set_total, entry.seq, total, State.FILTERED)
-                plant.account.ended(entry, Class.FILTERED)
-                plant.sink(
-                    DownloadFiltered(
-                        id=job.id, file_name=job.file_name, variant=entry.variant, reason=reason
+                try:
+                    await plant.manifest.do(Store.set_total, entry.seq, total, State.FILTERED)
+                finally:
+                    plant.account.ended(entry, Class.FILTERED)
+                    plant.sink(
+                        DownloadFiltered(
+                            id=job.id, file_name=job.file_name, variant=entry.variant, reason=reason
+                        )
                     )
-                )
 
     async def _leave_out(self, entries: list[Entry]) -> None:
         """Record in one transaction what is not fetched: one for each costs 200 us a file."""

@@ -18,7 +18,7 @@ from support import (
 )
 
 from fetcher.engine import Fetcher
-from fetcher.errors import UsageError
+from fetcher.errors import LockedError, UsageError
 from fetcher.events import (
     DownloadCancelled,
     DownloadCompleted,
@@ -176,6 +176,23 @@ async def test_a_stop_before_the_start_fetches_nothing(tmp_path: Path, sim: Simu
 
 
 # ---- being cancelled ---------------------------------------------------------------------
+
+
+async def test_a_stop_while_waiting_for_the_lock_is_obeyed(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_jobs(1, serving=Serving(rate_bytes_s=100))
+    holder = Fetcher(settings(sim.api_url, tmp_path))
+    held = asyncio.Event()
+    holding = asyncio.create_task(holder.run_backfill(lambda _: held.set()))
+    await held.wait()
+    waiter = Fetcher(settings(sim.api_url, tmp_path, wait_lock=30))
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.3, waiter.stop.ask, 143)
+    began_s = loop.time()
+    with pytest.raises(LockedError):
+        await waiter.run_backfill(lambda _: None)
+    assert loop.time() - began_s < 3
+    holder.stop.ask(130)
+    await holding
 
 
 @pytest.mark.parametrize("after", [1, 2, 5, 9, 14, 20, 30, 45])

@@ -33,9 +33,10 @@ class Life:
         self.sim = sim
         self.right: dict[str, set[str]] = {}  # SHA-256 of the file of every job there ever was
         self.gone: set[str] = set()
-        self.delivered: Counter[str] = Counter()  # times the host sent a job's whole file
+        self.delivered: dict[str, list[str]] = {}  # how the host sent a job's file to its end
         self.excused: set[str] = set()  # under way when the watcher was stopped or killed
         self.requests: Counter[str] = Counter()
+        self._delivered_at_s: dict[str, float] = {}
         self._rng = rng
         self._lying: deque[str] = deque()
         self._mending: deque[str] = deque()
@@ -63,12 +64,18 @@ class Life:
                 self.sim.override(job, status="pending", audio_url=None)
                 self._lying.append(job)
 
-    def burst(self) -> None:
-        """Let many large files be there at once, from hosts that take a second for each."""
+    def burst(self) -> set[str]:
+        """Let many large files be there at once, from hosts that take a second for each.
+
+        Returns their jobs.
+        """
+        jobs = set()
         for _ in range(_BURST_JOBS):
             size_bytes = self._rng.randint(*_LARGE_BYTES)
             job = self._add(created_at=self.sim.clock.now(), size_bytes=size_bytes)
             self.sim.serve(job, Serving(rate_bytes_s=size_bytes))
+            jobs.add(job)
+        return jobs
 
     def pass_a_day(self, there: Collection[str]) -> None:
         """Let what happens once a day happen: failed jobs succeed, lies end, jobs go."""
@@ -136,6 +143,7 @@ class Life:
         since_s = self.sim.clock.real_s() - _RECENT_S
         recent = [one for one in self.sim.log.of("audio") if not one.status or one.at_s > since_s]
         self.excused.update(one.job for one in recent if one.job)
+        self.excused.update(job for job, at_s in self._delivered_at_s.items() if at_s > since_s)
 
     def close_books(self) -> None:
         """Count the requests that have ended, and forget them."""
@@ -159,8 +167,14 @@ class Life:
         first = int((request.range or "bytes=0-").removeprefix("bytes=").partition("-")[0])
         starts = first if request.status == 206 else 0
         if starts + request.body_bytes >= size_bytes:
-            self.delivered[job] += 1
+            how = f"{request.status} from {starts} at {request.at_s:.2f} s"
+            self.delivered.setdefault(job, []).append(how)
+            self._delivered_at_s[job] = request.at_s
 
     def twice(self) -> list[str]:
-        """Return the jobs whose whole file was delivered more than once without excuse."""
-        return sorted(job for job, n in self.delivered.items() if n > 1 and job not in self.excused)
+        """Return the jobs whose file was delivered to its end more than once without excuse."""
+        return [
+            f"{job} ({', '.join(how)})"
+            for job, how in self.delivered.items()
+            if len(how) > 1 and job not in self.excused
+        ]

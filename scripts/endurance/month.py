@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DAYS = 30
 STORMY_DAYS = 10  # with kills and restarts; one process lives through the others
 _TICK_S = 0.05
+_REST_S = 1.0
 _SETTLE_S = 60.0  # real: until everything is there once all is well
 
 
@@ -94,8 +95,7 @@ class _Month:
         """Let one day pass: jobs, spells of weather and, in the first days, a restart."""
         restart_at = self._rng.random() if day < STORMY_DAYS else None
         if day == STORMY_DAYS:
-            await self._restart()
-            self.life.burst()  # every pool reaches its size now, and memory must stay level
+            await self._settle_in()
         spell_at = self._rng.uniform(0, 0.5)
         while (passed := self._passed_days()) < day + 1 and not self.failures:
             self._submit(passed)
@@ -120,6 +120,7 @@ class _Month:
             await asyncio.sleep(0.5)
             self.watcher.sample()
             self._look()
+        await self._idle()
         self._report.weigh(
             self.watcher.samples, self.watcher.cpu_s, most_growth=self._plan.most_growth
         )
@@ -152,6 +153,12 @@ class _Month:
         report.judge_counts(said.completed, life.twice(), excused=life.excused)
         return report
 
+    async def _idle(self) -> None:
+        """Let the watcher come to rest, so that its last samples show what it always holds."""
+        for _ in range(int(_REST_S / _TICK_S)):
+            await asyncio.sleep(_TICK_S)
+            self.watcher.sample()
+
     def _passed_days(self) -> float:
         return self._sim.clock.real_s() / self._plan.day_s
 
@@ -160,6 +167,19 @@ class _Month:
         while self._added < due:
             self.life.submit()
             self._added += 1
+
+    async def _settle_in(self) -> None:
+        """Start the process that is weighed; let its pools reach their size at once.
+
+        They are bounded (1 MiB for each of 24 large files), and memory must stay level after.
+        """
+        self._weather.clear()
+        await self._restart()
+        burst = self.life.burst()
+        ends_at_s = time.monotonic() + _SETTLE_S
+        while burst - self.there and time.monotonic() < ends_at_s:
+            await asyncio.sleep(_REST_S)
+            self._look()
 
     async def _restart(self) -> None:
         if self._rng.random() < 0.6:

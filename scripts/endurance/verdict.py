@@ -74,7 +74,7 @@ class Report:
         if repeated:
             self.failures.append(f"said to be complete twice: {sorted(repeated)[:5]}")
         if twice:
-            self.failures.append(f"{len(twice)} fetched twice, such as {twice[:5]}")
+            self.failures.append(f"{len(twice)} fetched twice, such as {', '.join(twice[:5])}")
 
     def text(self) -> str:
         """Return the report as lines for a person."""
