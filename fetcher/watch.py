@@ -25,7 +25,7 @@ from fetcher.manifest.store import Store
 from fetcher.patience import Outage, Shortage
 from fetcher.plan import TODO
 from fetcher.polling import Poller
-from fetcher.retry import Pace, next_poll_s
+from fetcher.retry import Bounds, Pace, next_poll_s
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fetcher.models import Job, JobId
     from fetcher.run import Run
 
+_OUTAGE_PAUSE_S = 600.0  # between polls that fail, at most, and no more than
+_OUTAGE_INTERVALS = 20  # so many intervals: whoever polls often wants to hear soon
 _REFUSED_PAUSE_S = 300.0  # a refused key is tried again so slowly
 _OUTAGE_UNTIL_IDLE_S = 900.0  # `--until-idle` waits out an outage of so long
 _GLANCE_S = 2.0  # between looks for what `retry` queued, and for streams to open again
@@ -148,9 +150,11 @@ class Watch:
 
     def _pause_s(self) -> float:
         pace = Pace(len(self._waiting), self._idle_polls, self._outage.failures)
-        pause_s = next_poll_s(self._run.settings.interval, pace, rng=self._rng)
+        interval_s = self._run.settings.interval
+        bounds = Bounds(outage_cap_s=min(_OUTAGE_PAUSE_S, interval_s * _OUTAGE_INTERVALS))
+        pause_s = next_poll_s(interval_s, pace, rng=self._rng, bounds=bounds)
         if self._outage.is_refused:
-            return max(pause_s, min(_REFUSED_PAUSE_S, self._run.settings.interval * 10))
+            return max(pause_s, min(_REFUSED_PAUSE_S, interval_s * 10))
         return pause_s
 
     async def _rest(self, pause_s: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from endurance.month import DAYS, Plan, live
 
-_PLAN = Plan(day_s=7.0, jobs_a_day=80, jobs_before=5000, most_growth=1.05)
+_PLAN = Plan(day_s=7.0, jobs_a_day=60, jobs_before=5000, most_growth=1.05)
 _QUICK_PLAN = Plan(day_s=1.2, jobs_a_day=25, jobs_before=300, most_growth=1.1)
 
 

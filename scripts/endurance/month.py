@@ -28,6 +28,7 @@ DAYS = 30
 STORMY_DAYS = 10  # with kills and restarts; one process lives through the others
 _TICK_S = 0.05
 _REST_S = 1.0
+_SPELL_DAYS = 0.25
 _SETTLE_S = 60.0  # real: until everything is there once all is well
 
 
@@ -98,15 +99,13 @@ class _Month:
             await self._settle_in()
         spell_at = self._rng.uniform(0, 0.5)
         while (passed := self._passed_days()) < day + 1 and not self.failures:
-            self._submit(passed)
             if passed - day >= spell_at:
                 self._weather.change()
                 spell_at += self._rng.uniform(0.1, 0.5)
             if restart_at is not None and passed - day >= restart_at:
                 restart_at = None
                 await self._restart()
-            self.watcher.sample()
-            await asyncio.sleep(_TICK_S)
+            await self._tick()
         self._look()
         self.life.pass_a_day(self.there)
         self.life.close_books()
@@ -117,10 +116,9 @@ class _Month:
         self.life.end()
         ends_at_s = time.monotonic() + _SETTLE_S
         while self.life.wanted() - self.there and time.monotonic() < ends_at_s:
-            await asyncio.sleep(0.5)
-            self.watcher.sample()
+            await self._pass_s(_REST_S / 2)
             self._look()
-        await self._idle()
+        await self._pass_s(_REST_S)  # so that the last samples show what it always holds
         self._report.weigh(
             self.watcher.samples, self.watcher.cpu_s, most_growth=self._plan.most_growth
         )
@@ -152,33 +150,40 @@ class _Month:
         report.judge_counts(said.completed, life.twice(), excused=life.excused)
         return report
 
-    async def _idle(self) -> None:
-        """Let the watcher come to rest, so that its last samples show what it always holds."""
-        for _ in range(int(_REST_S / _TICK_S)):
-            await asyncio.sleep(_TICK_S)
-            self.watcher.sample()
-
     def _passed_days(self) -> float:
         return self._sim.clock.real_s() / self._plan.day_s
 
-    def _submit(self, passed_days: float) -> None:
-        due = int(passed_days * self._plan.jobs_a_day)
-        while self._added < due:
-            self.life.submit()
-            self._added += 1
-
     async def _settle_in(self) -> None:
-        """Start the process that is weighed; let its pools reach their size at once.
+        """Start the process that is weighed, and let it meet each kind of trouble once.
 
-        They are bounded (1 MiB for each of 24 large files), and memory must stay level after.
+        Its pools reach their size, which is bounded (1 MiB for each of 24 large files, 16
+        for the manifest's pages); from then on memory must stay level.
         """
         self._weather.clear()
         await self._restart()
         burst = self.life.burst()
         ends_at_s = time.monotonic() + _SETTLE_S
         while burst - self.there and time.monotonic() < ends_at_s:
-            await asyncio.sleep(_REST_S)
+            await self._pass_s(_REST_S)
             self._look()
+        for kind in self._weather.kinds:
+            self._weather.begin(kind)
+            await self._pass_s(self._plan.day_s * _SPELL_DAYS)
+        self.watcher.samples.clear()
+
+    async def _pass_s(self, seconds: float) -> None:
+        ends_at_s = time.monotonic() + seconds
+        while time.monotonic() < ends_at_s:
+            await self._tick()
+
+    async def _tick(self) -> None:
+        """Let jobs come until the month is over, weigh the watcher, wait a moment."""
+        due = int(min(self._passed_days(), DAYS) * self._plan.jobs_a_day)
+        while self._added < due:
+            self.life.submit()
+            self._added += 1
+        self.watcher.sample()
+        await asyncio.sleep(_TICK_S)
 
     async def _restart(self) -> None:
         if self._rng.random() < 0.6:

@@ -47,10 +47,18 @@ class Weather:
             "drizzle": partial(self._faults, *self._drizzle()),
         }
 
+    @property
+    def kinds(self) -> list[str]:
+        """Return the names of all kinds of trouble."""
+        return list(self._spells)
+
     def change(self) -> None:
         """Clear up, and let the next spell begin."""
+        self.begin(self._rng.choice(self.kinds))
+
+    def begin(self, kind: str) -> None:
+        """Clear up, and let a spell of that kind begin."""
         self.clear()
-        kind = self._rng.choice(list(self._spells))
         self.met[kind] += 1
         self._spells[kind]()
 
