@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import unquote, urljoin
 
@@ -39,8 +40,7 @@ class Address:
     @property
     def authority(self) -> str:
         """Return host and port, the port only where it is not the scheme's own."""
-        usual = self.port == _PORTS[self.scheme]
-        return self.host if usual else f"{self.host}:{self.port}"
+        return _authority(self.scheme, self.host, self.port)
 
     @property
     def origin(self) -> str:
@@ -68,6 +68,11 @@ class Address:
             return None
         name, _, password = self.user.partition(":")
         return unquote(name), unquote(password)
+
+
+@lru_cache(maxsize=64)  # a million links lead to a few hosts
+def _authority(scheme: str, host: str, port: int) -> str:
+    return host if port == _PORTS[scheme] else f"{host}:{port}"
 
 
 def parse_url(text: str) -> Address:

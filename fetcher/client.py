@@ -12,6 +12,7 @@ import re
 import time
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
@@ -33,7 +34,7 @@ from fetcher.sse import Done, Progress, Unknown
 from fetcher.wire import Page, parse_page, usable_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     import aiohttp
 
@@ -210,31 +211,29 @@ class Host:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._session.close()
 
-    @asynccontextmanager
-    async def open(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Body]:
+    def open(self, url: str, headers: Mapping[str, str]) -> _Opening:
         """Give the response to a GET of `url`, after its redirects; any status.
 
         `headers` go along every redirect. Content-Encoding is not undone. Raises
         ConnectionFailedError, permanent where trying again cannot help: a URL that is
         none, an untrusted certificate, a redirect from https to http or in circles.
         """
+        return _Opening(partial(self._opened, url, headers))
+
+    async def _opened(self, url: str, headers: Mapping[str, str]) -> Body:
         try:
             address = parse_url(url)
         except ValueError as error:
             raise ConnectionFailedError(f"the link is {error}", permanent=True) from None
         sent = {"Accept-Encoding": "identity", **headers}
         response, address = await self._follow(address, sent)
-        body = Body(
+        return Body(
             response,
             _head(response),
             address.bare,
             gap_s=self._timeout_s,
             memory=self._memory,
         )
-        try:
-            yield body
-        finally:
-            body.close()
 
     async def _follow(
         self, address: Address, headers: Mapping[str, str]
@@ -253,6 +252,22 @@ class Host:
                     f"{address.bare} is redirected in circles", permanent=True
                 )
             seen.add(address)
+
+
+class _Opening:
+    """A response while its context lasts; a generator for each file would cost twice."""
+
+    def __init__(self, opened: Callable[[], Awaitable[Body]]) -> None:
+        self._opened = opened
+        self._body: Body | None = None
+
+    async def __aenter__(self) -> Body:
+        self._body = await self._opened()
+        return self._body
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._body is not None:
+            self._body.close()
 
 
 # ---- pieces ------------------------------------------------------------------------------

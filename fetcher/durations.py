@@ -1,7 +1,7 @@
 """How long the audio of a file is, and whether that fits the record (`--check-duration`).
 
-The only importer of mutagen. A WAV in memory is judged by its own header, which costs a
-thirtieth of opening it with mutagen; everything else by mutagen.
+The only importer of mutagen. A WAV is judged by its own header, which costs a thirtieth of
+opening it with mutagen; everything else by mutagen.
 """
 
 from __future__ import annotations
@@ -36,10 +36,6 @@ def duration_s(source: bytes | Path) -> float | None:
 
     Blocking: a path is opened and read.
     """
-    if isinstance(source, bytes):
-        quick_s = _wav_duration_s(source)
-        if quick_s is not None:
-            return quick_s
     import mutagen  # noqa: PLC0415 - paid only by files that need it
 
     file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -62,19 +58,22 @@ def _formats() -> list[object]:
     return [aac.AAC, aiff.AIFF, flac.FLAC, mp3.MP3, mp4.MP4, wave.WAVE, *ogg]
 
 
-def _wav_duration_s(content: bytes) -> float | None:
-    """Return the length of a plain RIFF WAVE file that is whole in memory."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+def wav_duration_s(first_bytes: bytes, length_bytes: int) -> float | None:
+    """Return the length of a plain RIFF WAVE file of `length_bytes`, None of any other.
+
+    None, too, where its samples begin behind `first_bytes`.
+    """
+    if first_bytes[:4] != b"RIFF" or first_bytes[8:12] != b"WAVE":
         return None
     at, bytes_per_s = 12, 0
-    while at + _CHUNK_HEADER_BYTES <= len(content):
-        name = content[at : at + 4]
-        (size,) = struct.unpack_from("<I", content, at + 4)
+    while at + _CHUNK_HEADER_BYTES <= len(first_bytes):
+        name = first_bytes[at : at + 4]
+        (size,) = struct.unpack_from("<I", first_bytes, at + 4)
         at += _CHUNK_HEADER_BYTES
-        if name == b"fmt " and at + _FMT_BYTES <= len(content):
-            (bytes_per_s,) = struct.unpack_from("<I", content, at + 8)
+        if name == b"fmt " and at + _FMT_BYTES <= len(first_bytes):
+            (bytes_per_s,) = struct.unpack_from("<I", first_bytes, at + 8)
         if name == b"data":
-            held = len(content) - at
+            held = length_bytes - at
             if not bytes_per_s:
                 return None
             return (held if size in _STREAMED else min(size, held)) / bytes_per_s

@@ -8,8 +8,8 @@ Events with `public = False` feed bars and logs and are not part of `--json`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from fetcher.models import JobId, Variant
@@ -319,9 +319,11 @@ class FileSuspect(JobEvent):
 # ---- the reducer -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What has happened so far: files by outcome, bytes, and the account once it is final."""
+class Totals(NamedTuple):
+    """What has happened so far: files by outcome, bytes, and the account once it is final.
+
+    A tuple, since every event makes a new one.
+    """
 
     queued_files: int = 0
     downloaded_files: int = 0
@@ -340,31 +342,29 @@ def fold(totals: Totals, event: Event) -> Totals:
     """Return `totals` after `event`: what the bars, the summary and the status file show."""
     match event:
         case QueueGrew(files=files):
-            return replace(totals, queued_files=totals.queued_files + files)
+            return totals._replace(queued_files=totals.queued_files + files)
         case DownloadCompleted():
-            return replace(
-                totals,
+            return totals._replace(
                 downloaded_files=totals.downloaded_files + 1,
                 bytes_stored=totals.bytes_stored + event.bytes,
                 bytes_fetched=totals.bytes_fetched + event.bytes_fetched,
             )
         case DownloadAdopted():
-            return replace(
-                totals,
+            return totals._replace(
                 adopted_files=totals.adopted_files + 1,
                 bytes_stored=totals.bytes_stored + event.bytes,
             )
         case DownloadFailed():
-            return replace(totals, failed_files=totals.failed_files + 1)
+            return totals._replace(failed_files=totals.failed_files + 1)
         case DownloadFiltered():
-            return replace(totals, filtered_files=totals.filtered_files + 1)
+            return totals._replace(filtered_files=totals.filtered_files + 1)
         case ListingProgress(records=records):
-            return replace(totals, records=records)
+            return totals._replace(records=records)
         case RecordInvalid():
-            return replace(totals, invalid_records=totals.invalid_records + 1)
+            return totals._replace(invalid_records=totals.invalid_records + 1)
         case JobFailed():
-            return replace(totals, rejected_jobs=totals.rejected_jobs + 1)
+            return totals._replace(rejected_jobs=totals.rejected_jobs + 1)
         case RunCompleted():
-            return replace(totals, records=event.records, account=event)
+            return totals._replace(records=event.records, account=event)
         case _:
             return totals

@@ -6,8 +6,9 @@ names the upload and not the result.
 
 from __future__ import annotations
 
+import re
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from fetcher.models import Variant
 
@@ -23,6 +24,7 @@ FALLBACK_EXTENSION: Final = ".audio"
 KNOWN_EXTENSIONS: Final = (*AUDIO_EXTENSIONS, *VIDEO_EXTENSIONS, FALLBACK_EXTENSION)
 """Every extension that `choose_extension` can return."""
 
+_PATH: Final = re.compile(r"[^:/?#]+://[^][/?#]*(?:\[[^][/?#]*][^][/?#]*)?(?![^/?#])([^?#]*)")
 _BY_URL: Final = {
     Variant.DENOISED: frozenset(AUDIO_EXTENSIONS),
     Variant.ORIGINAL: frozenset(AUDIO_EXTENSIONS + VIDEO_EXTENSIONS),
@@ -103,11 +105,10 @@ def extension_of_url(url: str, *, variant: Variant = Variant.DENOISED) -> str | 
 
     The path is percent-decoded; its query, fragment and `;parameters` are no part of it.
     """
-    try:
-        path = urlsplit(url).path
-    except ValueError:  # not a URL at all: some other sign has to tell
+    path = _PATH.match(url)
+    if path is None:  # not a URL at all: some other sign has to tell
         return None
-    last = unquote(path.rpartition("/")[2].partition(";")[0])
+    last = unquote(path[1].rpartition("/")[2].partition(";")[0])
     suffix = "." + last.rpartition(".")[2].lower()
     return suffix if "." in last and suffix in _BY_URL[variant] else None
 

@@ -1,8 +1,9 @@
 """From proven bytes to a recorded file: path, seal, manifest row, event, in that order.
 
 Works in groups (up to 64 files): one transaction claims their paths, one seal makes them
-durable and visible, one transaction records them. A group is whatever has gathered while
-the group before was on its way, so a lone file never waits.
+durable and visible, one transaction records them, while the next group is sealed already.
+A group is whatever has gathered while the group before was on its way, so a lone file never
+waits.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from fetcher.look import Adoptable
 from fetcher.manifest.store import Store, Stored
 from fetcher.names import path_key
 from fetcher.threads import run
+from fetcher.transfer import Fetched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from concurrent.futures import Executor
     from datetime import datetime
 
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from fetcher.look import Eye
     from fetcher.manifest.manifest import Manifest
     from fetcher.models import Entry
-    from fetcher.transfer import Fetched
 
 GROUP_FILES = 64
 _TAKEN = "another file stands at its path, and at the path with the whole id as well"
@@ -100,6 +101,7 @@ class Finisher:
         self._queue: asyncio.Queue[Ready | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(GROUP_FILES)
         self._open: dict[int, Ready] = {}  # put and not at its end yet, by row
+        self._recording: asyncio.Task[None] | None = None
         self._broken = False
 
     async def put(self, ready: Ready) -> None:
@@ -139,6 +141,18 @@ class Finisher:
             raise
 
     async def _take_groups(self) -> None:
+        try:
+            await self._place_groups()
+        finally:
+            await self._recorded()
+
+    async def _recorded(self) -> None:
+        """Return once the group that is being recorded is; raises what went wrong."""
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            await recording
+
+    async def _place_groups(self) -> None:
         open_ = True
         while open_:
             group = [await self._queue.get()]
@@ -148,26 +162,38 @@ class Finisher:
             ready = [one for one in group if one is not None]
             for _ in ready:
                 self._room.release()
-            if ready:
-                await self._finish(ready)
+            if not ready:
+                continue
+            placed = await self._place(ready)
+            await self._recorded()
+            if placed:
+                self._recording = asyncio.create_task(self._record(placed))
 
-    async def _finish(self, group: Sequence[Ready]) -> None:
-        desk = self._desk
-        wanted = [(one.entry.seq, self._candidates(one)) for one in group]
-        paths = await desk.manifest.do(Store.claim, wanted)
+    async def _place(self, group: Sequence[Ready]) -> list[tuple[Ready, str]]:
+        """Put the files of a group in place; return those that are, with their paths."""
         placed: list[tuple[Ready, str]] = []
-        for one, path in zip(group, paths, strict=True):
+        for one, path in zip(group, await self._claim(group), strict=True):
             if path is None:
                 await self._fail(one, _TAKEN)
             else:
                 placed.append((one, path))
-        placed = await self._seal(placed)
-        if placed:
-            await self._record(placed)
+        return await self._seal(placed)
 
-    def _candidates(self, one: Ready) -> list[tuple[str, str]]:
+    async def _claim(self, group: Sequence[Ready]) -> list[str | None]:
+        """Return the path of each file; most get the first one that they ask for."""
+        manifest = self._desk.manifest
+        best = [(one.entry.seq, [next(self._candidates(one))]) for one in group]
+        paths = await manifest.do(Store.claim, best)
+        refused = [n for n, path in enumerate(paths) if path is None]
+        if refused:
+            wanted = [(group[n].entry.seq, list(self._candidates(group[n]))) for n in refused]
+            for n, path in zip(refused, await manifest.do(Store.claim, wanted), strict=True):
+                paths[n] = path
+        return paths
+
+    def _candidates(self, one: Ready) -> Iterator[tuple[str, str]]:
         if isinstance(one.what, Adoptable):
-            return [(one.what.path, path_key(one.what.path))]
+            return iter([(one.what.path, path_key(one.what.path))])
         return self._desk.eye.candidates(one.entry, one.what.extension)
 
     async def _seal(self, placed: list[tuple[Ready, str]]) -> list[tuple[Ready, str]]:
@@ -192,6 +218,7 @@ class Finisher:
                 await self._fail(one, str(left))
             else:
                 there.append((one, final))
+                _let_go(one)
         if stop is not None:
             await self._record(there)
             raise stop
@@ -309,6 +336,12 @@ class Finisher:
                 )
             )
         self._open.clear()
+
+
+def _let_go(one: Ready) -> None:
+    """Forget the bytes of a file that is in place: it has yet to be recorded, and told."""
+    if isinstance(one.what, Fetched):
+        one.what.content = b""
 
 
 def _was_ours(entry: Entry, path: str) -> bool:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_HOST = re.compile(r"[^/?#]*//(?:[^/?#]*@)?(\[[^][/?#]*](?::[0-9]*)?|[^][/?#]*)(?:[/?#]|\Z)")
 _SLICE_S = 0.1  # a limited transfer asks for so much time's worth of bytes at once
 
 
 def host_of(url: str) -> str:
     """Return the host and port of a link, for messages and gates; empty for garbage."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2].lower()
-    except ValueError:
-        return ""
+    match = _HOST.match(url)
+    return match[1].lower() if match else ""
 
 
 class Gates:

@@ -67,11 +67,19 @@ class Eye:
                 return Local(found=path, part_bytes=part_bytes)
         return Local(part_bytes=part_bytes)
 
-    def candidates(self, entry: Entry, extension: str) -> list[tuple[str, str]]:
-        """Return the (path, key) pairs that the file may take, best first."""
-        paths = [entry.path] if entry.path else []
-        paths += [self._render(entry, extension, whole_id=whole) for whole in (False, True)]
-        return [(path, path_key(path)) for path in dict.fromkeys(paths)]
+    def candidates(self, entry: Entry, extension: str) -> Iterator[tuple[str, str]]:
+        """Yield the (path, key) pairs that the file may take, best first, each when asked for."""
+        seen: set[str] = set()
+        for path in self._acceptable_paths(entry, extension):
+            if path not in seen:
+                seen.add(path)
+                yield path, path_key(path)
+
+    def _acceptable_paths(self, entry: Entry, extension: str) -> Iterator[str]:
+        if entry.path:
+            yield entry.path
+        for whole_id in (False, True):
+            yield self._render(entry, extension, whole_id=whole_id)
 
     def adopt(self, path: str) -> Adoptable | None:
         """Return the file at `path` once it is proven to be whole audio, None otherwise.

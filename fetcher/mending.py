@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fetcher.causes import first_cause
@@ -103,11 +103,10 @@ class Mending:
     async def _reopen_each(self, run: Run, gone: set[int]) -> None:
         links = Links(run.api, run.history, run.manifest)
         for entry in await run.manifest.do(Store.pick, sorted(gone)):
-            url = await links.relink(entry, "")
+            url = await links.relink(entry, ())
             if url is not None:
                 is_original = entry.variant is Variant.ORIGINAL
-                job = replace(
-                    entry.job,
+                job = entry.job._replace(
                     status=Status.SUCCESS,
                     audio_url=None if is_original else url,
                     original_audio_url=url if is_original else None,

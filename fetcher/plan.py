@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fetcher.models import State, Status
 
@@ -32,8 +32,7 @@ class Action(StrEnum):
     FILTER = "filter"
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What the manifest says of one file of a listed job."""
 
     seq: int

@@ -89,9 +89,10 @@ class Digester:
 
     def __init__(self, need: Iterable[str] = ()) -> None:
         self._sha256 = hashlib.sha256()
-        others = sorted(set(need) - {"sha-256"})
         self._hashes: dict[str, _Hash] = {"sha-256": self._sha256}
-        self._hashes.update((name, _new_hash(name)) for name in others)
+        for name in need:
+            if name not in self._hashes:
+                self._hashes[name] = _new_hash(name)
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes."""

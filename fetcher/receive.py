@@ -99,6 +99,7 @@ class _Receiver:
         self.body = body
         self.verdict = verdict
         self.splitter = splitter
+        self.came_before = verdict.start if isinstance(verdict, Append) else 0
         self.end = verdict.end if isinstance(verdict, Append) else verdict.total
         self.stop = self.end
         self.began_s = self.kit.clock()
@@ -113,19 +114,20 @@ class _Receiver:
         self._refuse_size(verdict.total)
         pieces = self._pieces()
         try:
-            first = bytes(await anext(pieces, b""))
+            first = await anext(pieces, b"")
             if isinstance(verdict, Append):
-                await self._go_on(verdict)
+                await self._go_on(verdict, first)
             else:
                 await self._begin_anew(verdict, first)
             if file.content is None:
-                await self._write_all(first, pieces)
+                await self._write_rest(pieces)
             else:
                 await self.kit.limiter.take(len(first))  # the pieces end before they do
         finally:
             await pieces.aclose()
 
-    async def _go_on(self, verdict: Append) -> None:
+    async def _go_on(self, verdict: Append, first: bytes | memoryview) -> None:
+        """Go on with what is held."""
         part = self.file.part
         if part is None or part.bytes_written != verdict.start:
             raise ContentError("the answer goes on where nothing is held")
@@ -133,61 +135,68 @@ class _Receiver:
         await self.file.peek()
         self.kit.space.promise(self.file.key, verdict.end - verdict.start)
         self.file.announce_start(verdict.total)
+        if first:
+            await self._store(first)
 
-    async def _begin_anew(self, verdict: Whole, first: bytes) -> None:
+    async def _begin_anew(self, verdict: Whole, first: bytes | memoryview) -> None:
         """Begin a fresh file with its first bytes; a page in its place costs nothing held."""
         file = self.file
         if not first:
             raise ContentError("the file is empty")
-        page = foreign_page(first[:PEEK_BYTES], file.content_type)
+        peek = bytes(first[:PEEK_BYTES])
+        page = foreign_page(peek, file.content_type)
         if page is not None:
             raise ContentError(f"not audio: {page}")
         await file.drop()
         file.first_bytes = b""
         file.announce_start(verdict.total)
         if verdict.total is not None and len(first) == verdict.total <= SMALL_BYTES:
-            file.content, file.first_bytes = first, first[:PEEK_BYTES]
+            file.content, file.first_bytes = bytes(first), peek
             return
         version = Version(verdict.validator, verdict.total, self.said.whole)
         self.kit.space.promise(file.key, verdict.total or len(first))
         file.part_on_disk = True
-        file.part = await run(self.kit.threads, self.kit.parts.begin, file.key, version)
+        await run(self.kit.threads, self._begin_part, version, first)
+        await self._note_stored()
 
-    async def _write_all(
-        self, first: bytes, pieces: AsyncGenerator[bytes | memoryview, None]
-    ) -> None:
-        """Write what came and what comes; the body fills its next buffer meanwhile.
+    def _begin_part(self, version: Version, first: bytes | memoryview) -> None:
+        """Begin the part and write its first bytes: a hop to a thread for each would cost twice."""
+        self.file.part = self.kit.parts.begin(self.file.key, version)
+        self._append(first)
+
+    async def _write_rest(self, pieces: AsyncGenerator[bytes | memoryview, None]) -> None:
+        """Write what comes; the body fills its next buffer meanwhile.
 
         A slow line may be split on the way; then this one ends where the next begins.
         """
         part = self.file.part
         if part is None:
             raise ContentError("there is no part to write to")
-        came_before = part.bytes_written
         try:
-            if first:
-                await self._store(first)
-                self._consider_splitting(part, came_before)
+            self._consider_splitting(part)
             async for data in pieces:
                 await self._store(data)
-                if self._consider_splitting(part, came_before):
+                if self._consider_splitting(part):
                     break
             await self.splitter.finished()
         finally:
             await self.splitter.cancel()
         self._check_length(part.bytes_written)
 
-    def _consider_splitting(self, part: Part, came_before: int) -> bool:
+    def _consider_splitting(self, part: Part) -> bool:
         """Let other lines help where this one is slow; return whether it has met the next."""
         if self.stop is None or self.end is None:
             return False
         elapsed_s = max(self.kit.clock() - self.began_s, 1e-6)
-        rate_bytes_s = (part.bytes_written - came_before) / elapsed_s
+        rate_bytes_s = (part.bytes_written - self.came_before) / elapsed_s
         self.stop = self.splitter.consider(self.stop, rate_bytes_s)
         return part.bytes_written >= self.stop < self.end
 
     async def _store(self, data: bytes | memoryview) -> None:
         await run(self.kit.threads, self._append, data)
+        await self._note_stored()
+
+    async def _note_stored(self) -> None:
         self._refuse_size(self.file.bytes_done)  # a body of unknown length may have no end
         await self.file.tell_progress(self.verdict.total)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ async def run(executor: Executor, call: Callable[P, T], *args: P.args, **kwargs:
     works on may be closed only then, for the number of a closed file is soon another's. Calls
     are therefore short (a megabyte written, one fsync). One that has not begun is called off.
     """
-    work = executor.submit(partial(call, *args, **kwargs))
+    work = executor.submit(call, *args, **kwargs)
     future = asyncio.wrap_future(work)
     try:
         return await asyncio.shield(future)

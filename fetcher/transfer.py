@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_never
 
-from fetcher.durations import duration_s, misfit
+from fetcher.durations import duration_s, misfit, wav_duration_s
 from fetcher.errors import (
     ContentError,
     FetcherError,
@@ -76,9 +76,12 @@ class Means:
     check_duration: str = "warn"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fetched:
-    """A proven file that is not in place yet; `suspect` says why its length is doubted."""
+    """A proven file that is not in place yet; `suspect` says why its length is doubted.
+
+    `content` is emptied once it is on disk, since many wait for their turn.
+    """
 
     content: bytes | Part
     extension: str
@@ -313,12 +316,11 @@ class Transfer:
         if self._means.check_duration == "off" or announced_s is None:
             return None
         file = self._file
-        if file.content is not None:
+        actual_s = wav_duration_s(file.first_bytes, file.bytes_done)
+        if actual_s is None and file.content is not None:
             actual_s = duration_s(file.content)
-        elif file.part is not None:
+        elif actual_s is None and file.part is not None:
             actual_s = await run(self._kit.threads, duration_s, file.part.path)
-        else:
-            actual_s = None
         return misfit(actual_s, announced_s)
 
     def _give_up(self, reason: str) -> GivenUp:

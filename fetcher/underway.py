@@ -77,6 +77,7 @@ class Underway:
     started: bool = False
     ranges_work: bool = True
     _told_at_s: float = 0.0
+    _noted: bool = False
 
     @property
     def bytes_done(self) -> int:
@@ -107,11 +108,16 @@ class Underway:
         self.kit.account.bytes_fetched += count
 
     async def tell_progress(self, bytes_total: int | None) -> None:
-        """Tell how far it is, a few times a second; the manifest learns once that it is partial."""
+        """Tell how far it is, a few times a second; the manifest learns once that it is partial.
+
+        Not of a file that is here before there is more to tell: a transaction for each costs
+        a tenth of fetching 2 MB.
+        """
         now_s = self.kit.clock()
         if now_s - self._told_at_s < PROGRESS_EVERY_S:
             return
-        if not self._told_at_s:
+        if self._told_at_s and not self._noted:
+            self._noted = True
             await self.kit.note_partial(self, bytes_total)
         self._told_at_s = now_s
         self.kit.sink(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ class Desk:
 
 
 def done(path: str = PATH, variant: Variant = Variant.DENOISED, **changes: Any) -> Done:
-    entry = Entry(1, replace(JOB, **changes), variant, State.COMPLETE)
+    entry = Entry(1, JOB._replace(**changes), variant, State.COMPLETE)
     return Done(entry, path, 4, "ab" * 32)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.durations import duration_s, misfit
+from fetcher.durations import duration_s, misfit, wav_duration_s
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +110,8 @@ def test_the_common_formats_are_measured(tmp_path: Path, kind: str, is_large: bo
     ],
 )
 def test_a_wav_is_measured_by_its_own_header(content: bytes, seconds: float) -> None:
-    assert duration_s(content) == pytest.approx(seconds)
+    assert wav_duration_s(content, len(content)) == pytest.approx(seconds)
+    assert wav_duration_s(content[:100], len(content)) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,7 @@ def test_a_wav_is_measured_by_its_own_header(content: bytes, seconds: float) -> 
 def test_what_cannot_be_told_is_not_guessed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.part"
     path.write_bytes(content)
+    assert wav_duration_s(content, len(content)) is None
     assert duration_s(content) is None
     assert duration_s(path) is None
 

@@ -237,7 +237,7 @@ def test_a_listed_job_is_found_however_wrong_its_rank_is(
 @pytest.mark.parametrize("cap", [None, 3])
 @pytest.mark.parametrize("place", [0, 1, 17, 99])
 async def test_a_job_among_many_of_the_same_time_is_found(place: int, cap: int | None) -> None:
-    listed = [replace(job, created_at=START) for job in jobs(100)]
+    listed = [job._replace(created_at=START) for job in jobs(100)]
     api = Api(listed, cap=cap)
     whole, _ = history(api)
     assert await whole.find(listed[place].id, START, 0) == listed[place]

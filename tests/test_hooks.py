@@ -47,7 +47,7 @@ JOB = Job(
 
 def finished(**changes: Any) -> Done:
     """Return a recorded file; `changes` are of its job."""
-    job = replace(JOB, **changes)
+    job = JOB._replace(**changes)
     entry = Entry(1, job, Variant.DENOISED, State.COMPLETE)
     return Done(entry, f"a b/a b.{job.id[:8]}.wav", 777, "ab" * 32)
 

@@ -278,7 +278,7 @@ async def test_an_unreachable_api_is_4(tmp_path: Path, sim: Simulator) -> None:
 
 async def test_a_held_destination_is_5_and_names_the_holder(tmp_path: Path, sim: Simulator) -> None:
     dest = tmp_path / "dest"
-    sim.add_jobs(2, size_bytes=900_000, serving=SLOW)
+    sim.add_jobs(2, size_bytes=900_000, serving=Serving(rate_bytes_s=20_000))
     async with fetcher(sim, dest) as holder:
         await eventually(lambda: arrived(dest) > 0)
         second = await ended(sim, dest, "--json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from unicodedata import is_normalized
@@ -89,7 +88,7 @@ patient = settings(deadline=None)  # the first long name imports wcwidth
 
 
 def named(file_name: str, audio_format: str = "", job_id: str = UUID_ID) -> Job:
-    return replace(JOB, id=JobId(job_id), file_name=file_name, audio_format=audio_format)
+    return JOB._replace(id=JobId(job_id), file_name=file_name, audio_format=audio_format)
 
 
 def render(template: str, job: Job, ext: str = ".wav", *, whole_id: bool = False) -> str:
@@ -273,7 +272,7 @@ def test_folder_is_named_after_the_file(file_name: str, audio_format: str, stem:
 
 
 def test_value_never_makes_a_folder_of_its_own() -> None:
-    job = replace(JOB, file_name="a/b/../c", user_id="/etc/passwd", source_type="../..")
+    job = JOB._replace(file_name="a/b/../c", user_id="/etc/passwd", source_type="../..")
     path = render("{file_name}/{user_id}/{source_type}/{id}", job)
     assert path == f"a_b_.._c/_etc_passwd/__/{UUID_ID}"
 

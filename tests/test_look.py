@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,7 @@ def entry(url: str | None = "https://x/a.wav", **fields: Any) -> Entry:
         created_at=AT,
         updated_at=AT,
     )
-    return replace(Entry(1, job, Variant.DENOISED, State.QUEUED), **fields)
+    return Entry(1, job, Variant.DENOISED, State.QUEUED)._replace(**fields)
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_a_file_of_another_time_is_foreign(eye: Eye, at: datetime) -> None:
 def test_a_job_without_a_time_finds_nothing(eye: Eye) -> None:
     place(eye, f"{SHORT}.wav")
     timeless = entry()
-    assert eye.look(replace(timeless, job=replace(timeless.job, updated_at=None))) == Local()
+    assert eye.look(timeless._replace(job=timeless.job._replace(updated_at=None))) == Local()
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "link above"])
@@ -147,19 +146,19 @@ def test_what_is_no_file_in_dir_is_not_found(eye: Eye, tmp_path: Path, kind: str
 
 def test_a_file_may_have_the_short_id_and_else_the_whole(eye: Eye) -> None:
     paths = [f"{SHORT}.mp3", f"{WHOLE}.mp3"]
-    assert eye.candidates(entry(), ".mp3") == [(path, path) for path in paths]
+    assert list(eye.candidates(entry(), ".mp3")) == [(path, path) for path in paths]
 
 
 def test_a_path_that_was_decided_stays_first(eye: Eye) -> None:
-    found = eye.candidates(entry(path="Old/Place.wav"), ".wav")
+    found = list(eye.candidates(entry(path="Old/Place.wav"), ".wav"))
     assert found[0] == ("Old/Place.wav", "old/place.wav")
     assert [path for path, _ in found[1:]] == [f"{SHORT}.wav", f"{WHOLE}.wav"]
-    assert len(eye.candidates(entry(path=f"{SHORT}.wav"), ".wav")) == 2
+    assert len(list(eye.candidates(entry(path=f"{SHORT}.wav"), ".wav"))) == 2
 
 
 def test_a_template_of_whole_ids_gives_one_candidate(tmp_path: Path) -> None:
     eye = Eye(Template.parse("{id}{ext}"), Places(tmp_path), Parts(tmp_path))
-    assert eye.candidates(entry(), ".wav") == [(f"{ID}.wav", f"{ID}.wav")]
+    assert list(eye.candidates(entry(), ".wav")) == [(f"{ID}.wav", f"{ID}.wav")]
 
 
 # ---- adopting ----------------------------------------------------------------------------

@@ -230,7 +230,7 @@ async def test_many_files_get_through_a_host_that_allows_few_requests(
     sim.faults.add(
         Fault("audio", times=None, status=429, headers={"Retry-After": "0.1"}, when=is_too_many)
     )
-    ran = await run(sim.api_url, tmp_path, concurrency=4, retries=5)
+    ran = await run(sim.api_url, tmp_path, concurrency=4, retries=20)
     assert (ran.exit_code, ran.reasons) == (0, [])
     check_mirror(sim, tmp_path)
 

@@ -173,7 +173,7 @@ def test_a_job_that_is_listed_anew_takes_its_new_state(
 def test_what_is_complete_stays_complete(store: Store, now: Job) -> None:
     first = absorb(store, job(1))
     complete(store, seqs(first)[JobId("job-1")])
-    absorbed = absorb(store, replace(now, file_name="renamed.wav"))
+    absorbed = absorb(store, now._replace(file_name="renamed.wav"))
     assert states(store) == {"job-1": State.COMPLETE}
     assert absorbed.queued == 0
     assert store.take(0, 10) == []

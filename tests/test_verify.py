@@ -433,7 +433,7 @@ async def test_a_file_that_was_put_back_meanwhile_is_not_fetched_again(
     job_id, path = await one_file(sim, tmp_path)
     (one,) = entries(tmp_path)
     with closing(Store(tmp_path / ".fetcher" / "manifest.db")) as store:
-        store.reopen([replace(one.job, audio_url=sim.url(job_id))], {one.seq})
+        store.reopen([one.job._replace(audio_url=sim.url(job_id))], {one.seq})
     outcome = await run(sim.api_url, tmp_path)
     assert (outcome.final.adopted, len(sim.audio_requests(job_id))) == (1, 1)
     assert path.read_bytes() == sim.content(job_id)

@@ -24,7 +24,7 @@ from fetcher.files.trouble import explain, explained
 from fetcher.names import is_state_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _AT_FDCWD = -100 if sys.platform == "linux" else -2
@@ -112,36 +112,54 @@ class Places:
         Raises TakenError where something stands there, PlaceError where the path leads out
         of DIR or into a folder that refuses it, StorageError for everything else.
         """
-        *folders, name = path.split("/")
+        folder_fd, changed = self.open_folder(path.rpartition("/")[0])
         try:
-            folder_fd, changed = self._open_folders(folders)
-            try:
-                if over_file:
-                    _rename_over(source, name, folder_fd)
-                else:
-                    _rename_new(source, name, folder_fd)
-            except BaseException:
-                os.close(folder_fd)
-                raise
+            self.put_in(folder_fd, source, path, over_file=over_file)
+        except BaseException:
+            os.close(folder_fd)
+            raise
+        return folder_fd, changed
+
+    def open_folder(self, folder: str, root_fd: int | None = None) -> tuple[int, list[Path]]:
+        """Open a folder below DIR, made where it is missing; the folders that were added to.
+
+        `root_fd`: DIR, open already; it stays open. Raises as `put` does.
+        """
+        with self._refusing(folder or "."):
+            return self._open_folders(folder.split("/") if folder else [], root_fd)
+
+    def put_in(self, folder_fd: int, source: Path, path: str, *, over_file: bool = False) -> None:
+        """Rename `source` to the relative path, whose folder is open. Raises as `put` does."""
+        rename = _rename_over if over_file else _rename_new
+        with self._refusing(path, source):
+            rename(source, path.rpartition("/")[2], folder_fd)
+
+    @contextlib.contextmanager
+    def _refusing(self, path: str, source: Path | None = None) -> Iterator[None]:
+        """Raise our errors for what the system says about a path below DIR."""
+        try:
+            yield
         except FileExistsError as error:
             raise TakenError(f"Something else stands at {path}") from error
         except OSError as error:
             if self._is_only_there(error, source):
                 raise PlaceError(f"No file can be made at {path}: {error.strerror}") from error
             raise explain(error, self.root / path) from error
-        return folder_fd, changed
 
-    def _open_folders(self, folders: list[str]) -> tuple[int, list[Path]]:
+    def _open_folders(self, folders: list[str], root_fd: int | None) -> tuple[int, list[Path]]:
         here = self.root
-        fd = os.open(here, _FOLDER)
+        fd = os.open(here, _FOLDER) if root_fd is None else os.dup(root_fd)
         changed: list[Path] = []
         try:
             for name in folders:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=fd)
-                    changed.append(here)
-                here = here / name
-                deeper = self._open_folder(name, fd, here)
+                above, here = here, here / name
+                try:
+                    deeper = self._open_folder(name, fd, here)
+                except FileNotFoundError:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=fd)
+                        changed.append(above)
+                    deeper = self._open_folder(name, fd, here)
                 os.close(fd)
                 fd = deeper
         except BaseException:
@@ -174,7 +192,7 @@ class Places:
             fd = deeper
         return fd
 
-    def _is_only_there(self, error: OSError, source: Path) -> bool:
+    def _is_only_there(self, error: OSError, source: Path | None) -> bool:
         """Return whether just a folder below DIR refuses, while DIR and the source are well."""
         if error.errno == errno.EXDEV:
             return True  # another file system is mounted there
@@ -182,7 +200,7 @@ class Places:
         return (
             error.errno in _REFUSED
             and os.access(self.root, usable)
-            and os.access(source.parent, usable)
+            and (source is None or os.access(source.parent, usable))
         )
 
 

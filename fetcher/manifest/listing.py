@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fetcher.manifest.rows import job_values, to_us
 from fetcher.models import State, Status, Variant
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from fetcher.plan import Known
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """One listed job after its page was absorbed; `before` is None for a new one."""
 
     seq: int

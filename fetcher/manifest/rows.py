@@ -9,14 +9,17 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fetcher.models import Entry, Job, JobId, State, Status, Variant
+from fetcher.models import Entry, Job, State, Status, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_UNREADABLE = (ValueError, TypeError, OverflowError)
+_UNREADABLE = (KeyError, ValueError, TypeError, OverflowError)
+# A look-up takes a quarter of the time of `State(text)`.
+_STATUSES = {str(one): one for one in Status}
+_STATES = {str(one): one for one in State}
+_VARIANTS = {str(one): one for one in Variant}
 
 JOB_COLUMNS = (
     "id, status, file_name, created_us, updated_us, source_type, audio_format, "
@@ -32,7 +35,10 @@ _JOB_WIDTH = JOB_COLUMNS.count(",") + 1
 
 def to_us(at: datetime | None) -> int | None:
     """Return the instant as microseconds since 1970 UTC."""
-    return None if at is None else (at - _EPOCH) // _MICROSECOND
+    if at is None:
+        return None
+    since = at - _EPOCH  # a division by a timedelta would take three times as long
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_us(us: int | None) -> datetime | None:
@@ -64,8 +70,8 @@ def to_job(row: Sequence[Any]) -> Job:
     """Return the job of a row that begins with JOB_COLUMNS; raises sqlite3.DataError."""
     try:
         return Job(
-            id=JobId(row[0]),
-            status=Status(row[1]),
+            id=row[0],
+            status=_STATUSES[row[1]],
             file_name=row[2],
             created_at=from_us(row[3]),
             updated_at=from_us(row[4]),
@@ -91,8 +97,8 @@ def to_entry(row: Sequence[Any]) -> Entry:
         return Entry(
             seq=seq,
             job=job,
-            variant=Variant(variant),
-            state=State(state),
+            variant=_VARIANTS[variant],
+            state=_STATES[state],
             path=path,
             bytes_total=total,
             bytes_stored=stored,
@@ -108,16 +114,16 @@ def to_entry(row: Sequence[Any]) -> Entry:
 def to_state(text: str) -> State:
     """Return the state that a row holds; raises sqlite3.DataError."""
     try:
-        return State(text)
-    except ValueError as error:
+        return _STATES[text]
+    except KeyError as error:
         raise sqlite3.DataError(f"a row cannot be read: {error}") from error
 
 
 def to_variant(text: str) -> Variant:
     """Return the variant that a row holds; raises sqlite3.DataError."""
     try:
-        return Variant(text)
-    except ValueError as error:
+        return _VARIANTS[text]
+    except KeyError as error:
         raise sqlite3.DataError(f"a row cannot be read: {error}") from error
 
 

@@ -180,6 +180,17 @@ def known(db: sqlite3.Connection, ids: Sequence[JobId], variant: Variant) -> dic
     return found
 
 
+def owners(db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, int]:
+    """Return which row each of these paths belongs to, those of nobody left out."""
+    found: dict[str, int] = {}
+    for start in range(0, len(keys), _IDS_AT_ONCE):
+        some = keys[start : start + _IDS_AT_ONCE]
+        slots = ", ".join("?" * len(some))
+        sql = f"SELECT path_key, seq FROM entry WHERE path_key IN ({slots})"
+        found.update(db.execute(sql, some).fetchall())
+    return found
+
+
 def check_whole(path: Path) -> str | None:
     """Return what a full integrity check finds wrong, None when all is well."""
     with translated(path):

@@ -8,10 +8,11 @@ and `take` hands out tickets in order, so a crash loses nothing that was queued.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fetcher.manifest import schema
+from fetcher.manifest.claims import assign
 from fetcher.manifest.listing import Absorbed, Intake, Listed, PageChanges, Restamp, distinct
 from fetcher.manifest.rows import (
     ENTRY_COLUMNS,
@@ -257,7 +258,7 @@ class Store:
             entry = None if row is None else to_entry(row)
         if entry is None or entry.state is State.COMPLETE or entry.state in TODO:
             return None
-        done = replace(entry.job, status=Status.SUCCESS, audio_url=url, error=None)
+        done = entry.job._replace(status=Status.SUCCESS, audio_url=url, error=None)
         absorbed = self.absorb([done], intake, {})
         return next((one for one in absorbed.listed if one.after in TODO), None)
 
@@ -268,8 +269,17 @@ class Store:
 
         `wanted` pairs a row with its candidates. None where every one belongs to another.
         """
+        keys = {key for _, candidates in wanted for _, key in candidates}
         with self._transaction() as db:
-            return [_claim(db, seq, candidates) for seq, candidates in wanted]
+            owners = schema.owners(db, list(keys))
+            given, taken = assign(wanted, owners)
+            # A length says that what stands at this very path was ours.
+            db.executemany(
+                "UPDATE entry SET bytes_stored = CASE path WHEN ?1 THEN bytes_stored END, "
+                "path = ?1, path_key = ?2 WHERE seq = ?3",
+                taken,
+            )
+        return given
 
     def relocate(self, moved: Sequence[tuple[int, str, str]]) -> list[bool]:
         """Record where complete files are now, as (row, path, key); return whether each was.
@@ -393,20 +403,6 @@ class Store:
             if state is None:
                 return int(self._db.execute(sql).fetchone()[0])
             return int(self._db.execute(f"{sql} AND state = ?", (str(state),)).fetchone()[0])
-
-
-def _claim(db: sqlite3.Connection, seq: int, candidates: Sequence[tuple[str, str]]) -> str | None:
-    for path, key in candidates:
-        owner = db.execute("SELECT seq FROM entry WHERE path_key = ?", (key,)).fetchone()
-        if owner is None:  # a length says that what stands at this very path was ours
-            db.execute(
-                "UPDATE entry SET bytes_stored = CASE path WHEN ? THEN bytes_stored END, "
-                "path = ?, path_key = ? WHERE seq = ?",
-                (path, path, key, seq),
-            )
-        if owner is None or owner[0] == seq:
-            return path
-    return None
 
 
 def _restamp(db: sqlite3.Connection, known: Known, updated_at: datetime) -> Restamp | None:

@@ -190,7 +190,8 @@ def choose(
     has_bars = wants_bars(wishes, console)
     report = Report(_quote(console.stderr, is_tty=console.stderr_is_tty), has_bars=has_bars)
     pace = Pace(clock)
-    report.add(pace)
+    if has_bars or threshold_of(wishes, has_bars=has_bars) <= INFO:
+        report.add(pace)
     _add_stderr(report, wishes, console, pace)
     if wishes.log_file is not None:
         threshold = DEBUG if wishes.verbose > 1 else VERBOSE
