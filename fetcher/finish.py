@@ -218,7 +218,7 @@ class Finisher:
                 await self._fail(one, str(left))
             else:
                 there.append((one, final))
-                _let_go(one)
+                _note_sealed(one, sealable)
         if stop is not None:
             await self._record(there)
             raise stop
@@ -338,9 +338,10 @@ class Finisher:
         self._open.clear()
 
 
-def _let_go(one: Ready) -> None:
-    """Forget the bytes of a file that is in place: it has yet to be recorded, and told."""
+def _note_sealed(one: Ready, sealable: Sealable) -> None:
+    """Keep the digest of a file that is in place, and not its bytes: the record comes next."""
     if isinstance(one.what, Fetched):
+        one.what.sha256 = sealable.sha256
         one.what.content = b""
 
 

@@ -35,6 +35,8 @@ def content_length(head: Head) -> int | None:
     text = head.headers.get("content-length")
     if text is None or "transfer-encoding" in head.headers:
         return None
+    if _LENGTH.fullmatch(text):
+        return int(text)
     said = {part.strip() for part in text.split(",")}
     if len(said) != 1 or not all(_LENGTH.fullmatch(part) for part in said):
         raise ValueError(f"malformed Content-Length: {text[:40]!r}")
@@ -59,6 +61,8 @@ def content_range(head: Head) -> tuple[int, int, int | None] | None:
 
 def codings(head: Head) -> list[str]:
     """Return the codings of the body in lower case, `identity` left out (RFC 9110 §8.4)."""
+    if "content-encoding" not in head.headers:
+        return []
     names = (part.strip().lower() for part in head.headers.get("content-encoding", "").split(","))
     return [name for name in names if name not in ("", "identity")]
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fetcher.models import Head
 
 _SIZES_BYTES = {"sha-256": 32, "sha-512": 64, "md5": 16, "crc32c": 4}
+_FIELDS = frozenset({"repr-digest", "digest", "x-goog-hash", "content-digest", "content-md5"})
 _MEMBER = re.compile(r"([A-Za-z*][A-Za-z0-9_.*-]*)[ \t]*=[ \t]*:([A-Za-z0-9+/=]*):[ \t]*(?:;.*)?")
 _PAIR = re.compile(r"([A-Za-z0-9-]+)=([A-Za-z0-9+/=]+)")
 
@@ -125,7 +126,7 @@ def announced(head: Head, *, whole: bool) -> Announced:
     `whole`: this response carries the whole file (not a part of it). A body with a
     Content-Encoding has none that could be checked after decoding.
     """
-    if codings(head):
+    if _FIELDS.isdisjoint(head.headers) or codings(head):
         return Announced()
     of_file = _dictionary(head, "repr-digest") + _pairs(head, "digest")
     # Google stores some objects compressed and unpacks them on the way: the hash stays the

@@ -29,15 +29,21 @@ async def prove_part(file: Underway) -> None:
 
 
 def prove_small(file: Underway, said: Announced) -> None:
-    """Prove a file that is whole in memory; raises DamagedError."""
+    """Prove a file that is whole in memory; raises DamagedError.
+
+    Hashes it only where digests were announced: the event loop has better things to do, and
+    sealing hashes it on a thread.
+    """
     content = file.content or b""
-    digester = Digester(algorithms(said.whole))
-    digester.update(content)
-    damage = digester.mismatch(said.whole) or _damage(file, len(content))
+    damage = _damage(file, len(content))
+    if said.whole and damage is None:
+        digester = Digester(algorithms(said.whole))
+        digester.update(content)
+        damage = digester.mismatch(said.whole)
+        file.sha256 = digester.sha256_hex()
     if damage is not None:
         file.content = None
         raise DamagedError(damage)
-    file.sha256 = digester.sha256_hex()
 
 
 def add_digests(file: Underway, digests: tuple[Digest, ...]) -> None:

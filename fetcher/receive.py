@@ -143,7 +143,7 @@ class _Receiver:
         file = self.file
         if not first:
             raise ContentError("the file is empty")
-        peek = bytes(first[:PEEK_BYTES])
+        peek = first if isinstance(first, bytes) else bytes(first[:PEEK_BYTES])
         page = foreign_page(peek, file.content_type)
         if page is not None:
             raise ContentError(f"not audio: {page}")

@@ -80,7 +80,8 @@ class Means:
 class Fetched:
     """A proven file that is not in place yet; `suspect` says why its length is doubted.
 
-    `content` is emptied once it is on disk, since many wait for their turn.
+    `content` is emptied once it is on disk, since many wait for their turn; `sha256` may be
+    empty until then.
     """
 
     content: bytes | Part

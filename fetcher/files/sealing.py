@@ -9,6 +9,7 @@ Every system call here costs the event loop its turn, so there are few of them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -32,6 +33,8 @@ _SIDE_BY_SIDE = 8
 @dataclass(slots=True)
 class Sealable:
     """A finished, proven file: `content` is a small one's bytes, or an open part.
+
+    `sha256` is empty of bytes that are yet to be hashed: they are when they are written.
 
     `part_path` is where its data is or will be before the rename; `path` is relative to
     DIR; `mtime_ns` None leaves the time of writing. `may_replace`: a file that stands at
@@ -135,6 +138,7 @@ def _written(one: Sealable) -> int | FetcherError | None:
     """Write a file that is in memory; return it open, or why it cannot be; None for others."""
     if one.is_durable or isinstance(one.content, Part):
         return None
+    one.sha256 = one.sha256 or hashlib.sha256(one.content).hexdigest()
     try:
         return _write(one.part_path, one.content, one.mtime_ns)
     except OSError as error:
