@@ -27,4 +27,4 @@ class Pace:
         rate_bytes_s = count / max(now_s - self._asked_at_s, 1e-6)
         self._asked_at_s = now_s
         worth = int(rate_bytes_s * _WORTH_S)
-        self.chunk_bytes = max(_LEAST_BYTES, min(worth, 2 * self.chunk_bytes, CHUNK_BYTES))
+        self.chunk_bytes = max(_LEAST_BYTES, min(worth, 4 * self.chunk_bytes, CHUNK_BYTES))
