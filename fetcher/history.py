@@ -15,8 +15,10 @@ from fetcher.events import Notice
 from fetcher.paging import Request, Walk
 from fetcher.retry import GiveUp, Policy, decide
 from fetcher.search import Search
+from fetcher.spots import Spots
 
 _MOST_PROBES = 50  # a million records in pages of one need 40
+_NEAR_PAGES = 2  # on either side of where a job stood
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 class History:
     """The account's history as the API lists it.
 
-    `requests` counts what was asked. `is_quiet`: attempts that fail are not told of, as in
-    an outage that is known.
+    `requests` counts what was asked. `spots`: where pending jobs stood when last listed.
+    `is_quiet`: attempts that fail are not told of, as in an outage that is known.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class History:
         self._rng = rng
         self._sink = sink
         self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-        self._drift = 0  # how many more known jobs than rows of the list are newer, last seen
+        self._drift = 0  # how many more known jobs than rows were newer than the last one found
         self._widest = 0  # rows of the largest page: what the server gives, whatever is asked
+        self.spots = Spots()
         self.requests = 0
         self.is_quiet = False
 
@@ -105,22 +108,48 @@ class History:
         `rank`: how many known jobs are newer. Deleted records make that too high, records
         that cannot be read too low; then the search goes on from there by the pages' times.
         """
-        async with aclosing(self.around(created_at, rank)) as pages:
+        search = self._search(created_at, rank - self._drift)
+        async with aclosing(self._searched(search)) as pages:
             async for page in pages:
+                if search.position is not None:
+                    self._drift = rank - search.position
                 for job in page.jobs:
                     if job.id == job_id:
                         return job
         return None
 
-    async def around(self, created_at: datetime, rank: int) -> AsyncGenerator[Page, None]:
-        """Yield pages nearer and nearer to that time, ending with all that can hold it."""
-        width = self._widest or self._page_size
-        search = Search(created_at, guess=rank - self._drift, width=width)
+    async def around(self, row: int, created_at: datetime | None) -> AsyncGenerator[Page, None]:
+        """Yield the page around that row, then pages nearer and nearer to that time.
+
+        They end with all that can hold it, if the list is in the order of its times. Without
+        a time there is that one page.
+        """
+        if created_at is None:
+            yield await self.page(Request(max(0, row - self._width // 2), self._page_size))
+            return
+        async with aclosing(self._searched(self._search(created_at, row))) as pages:
+            async for page in pages:
+                yield page
+
+    async def near(self, row: int) -> AsyncGenerator[Page, None]:
+        """Yield the pages next to the one around that row, whatever their times."""
+        width = self._width
+        for pages in range(1, _NEAR_PAGES + 1):
+            for offset in (row - width // 2 - pages * width, row - width // 2 + pages * width):
+                if offset + width > 0:
+                    yield await self.page(Request(max(0, offset), self._page_size))
+
+    @property
+    def _width(self) -> int:
+        return self._widest or self._page_size
+
+    def _search(self, created_at: datetime, row: int) -> Search:
+        return Search(created_at, guess=row, width=self._width)
+
+    async def _searched(self, search: Search) -> AsyncGenerator[Page, None]:
         for _ in range(_MOST_PROBES):
             page = await self.page(Request(search.offset, self._page_size))
             search.feed([job.created_at for job in page.jobs if job.created_at], page.count)
-            if search.position is not None:
-                self._drift = rank - search.position
             yield page
             if search.finished:
                 return
@@ -129,6 +158,7 @@ class History:
         self.requests += 1
         page = await self._api.page(request.offset, request.limit)
         self._widest = max(self._widest, page.count)
+        self.spots.note(request.offset, page.jobs, page.count)
         if not page.count and not may_be_empty:
             raise ContentError(
                 "the history is suddenly empty although jobs are known; nothing was forgotten"

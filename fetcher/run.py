@@ -98,16 +98,18 @@ class Run:
         elif one.after is State.REJECTED and one.before is not State.REJECTED:
             self.sink(JobFailed(id=job.id, file_name=job.file_name, error=job.error))
 
-    async def list_all(self) -> frozenset[JobId]:
+    async def list_all(self, *, asked_before: int | None = None, new: int = 0) -> frozenset[JobId]:
         """Absorb the whole history and queue what earlier runs left; a full pass.
 
+        `asked_before`, `new`: where a poll began that has come to this, and what it found.
         Returns the jobs that are listed and not finished by the service.
         Raises KeyRefusedError, ApiError.
         """
-        asked_before = self.history.requests
+        if asked_before is None:
+            asked_before = self.history.requests
         retry_base = await self.manifest.do(Store.sync_tickets)
         may_be_empty = await self.manifest.do(Store.is_empty)
-        records = new = 0
+        records = 0
         seen, waiting = Rows(), set[JobId]()
         async with aclosing(self.history.pages(may_be_empty=may_be_empty)) as pages:
             async for page in pages:

@@ -45,14 +45,6 @@ _UPDATE = f"UPDATE entry SET ({JOB_COLUMNS}) = ({_JOB_SLOTS}), state = ?, ticket
 
 
 @dataclass(frozen=True, slots=True)
-class Rank:
-    """How many jobs were newer than some instant among the rows up to `last_seq`."""
-
-    newer: int
-    last_seq: int
-
-
-@dataclass(frozen=True, slots=True)
 class Stored:
     """A file that is in place and durable, to be recorded as complete."""
 
@@ -375,21 +367,6 @@ class Store:
                 (to_us(created_at),),
             ).fetchone()
         return int(row[0])
-
-    def rank(self, created_at: datetime, before: Rank | None) -> Rank:
-        """Return how many known jobs were created after that instant.
-
-        Counts on from `before`, its own earlier answer: counting 50,000 rows takes 20 ms.
-        """
-        if before is None:
-            return Rank(self.count_newer(created_at), self._last_seq)
-        with schema.translated(self.path):
-            row = self._db.execute(
-                "SELECT count(*) FROM entry NOT INDEXED "
-                "WHERE seq > ? AND created_us > ? AND variant = 'denoised'",
-                (before.last_seq, to_us(created_at)),
-            ).fetchone()
-        return Rank(before.newer + int(row[0]), self._last_seq)
 
     def is_empty(self) -> bool:
         """Return whether no job is known."""
