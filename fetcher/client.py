@@ -24,8 +24,10 @@ from fetcher.errors import (
     ApiError,
     ConnectionFailedError,
     ContentError,
+    StatusError,
     UsageError,
 )
+from fetcher.gates import Gates, host_of
 from fetcher.heads import http_date
 from fetcher.intake import Memory
 from fetcher.models import Head
@@ -44,6 +46,8 @@ AGENT = f"fetcher/{__version__}"
 _MOST_REDIRECTS_API = 5
 _MOST_REDIRECTS_HOST = 10
 _EVENT_STREAM = "text/event-stream"
+_BUSY = frozenset({429, 503})
+_LONGEST_PAUSE_S = 600.0  # contract 5.4: a Retry-After beyond ten minutes is not waited for
 _SURROGATE = re.compile("[\ud800-\udfff]")  # how bytes that are no UTF-8 arrive
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -51,7 +55,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class Api:
     """The API of one account.
 
-    `key` is asked before each request, so that a rotated key works at once. Raises
+    `key` is asked before each request, so that a rotated key works at once. A 429 or 503
+    with a Retry-After holds every request back for so long, ten minutes at most. Raises
     UsageError for a base URL that is none, and for one of plain http beyond this machine:
     the key would be readable on the way.
     """
@@ -78,6 +83,8 @@ class Api:
         self._key = key
         self._timeout_s = timeout_s
         self._session = Session(timeout_s=timeout_s, agent=agent, connections=0, decode=True)
+        self._gates = Gates(time.monotonic)
+        self._host = host_of(base_url)
         self.answered_in_s: float | None = None
         self._date: tuple[str, datetime] | None = None
 
@@ -96,6 +103,15 @@ class Api:
         text, received_at = self._date
         sent_at = http_date(text)
         return None if sent_at is None else (sent_at - received_at).total_seconds()
+
+    @property
+    def held_s(self) -> float:
+        """Return for how many more seconds the API asked to be left alone."""
+        return self._gates.left_s(self._host)
+
+    def release(self) -> None:
+        """Let the next request go out although the API asked for a pause."""
+        self._gates.open(self._host)
 
     async def page(self, offset: int, limit: int | None) -> Page:
         """Return the records from `offset` on, newest first, at most `limit` of them.
@@ -151,6 +167,7 @@ class Api:
         self, path: str, *, accept: str, gap_s: float | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Give the successful response to a GET below the base URL; raise for any other."""
+        await self._gates.passed(self._host)
         began_s = time.monotonic()
         key = self._key()
         packed = "identity" if accept == _EVENT_STREAM else "gzip, deflate"
@@ -161,7 +178,11 @@ class Api:
             if date := response.headers.get("Date"):
                 self._date = (date, datetime.now(UTC))
             if response.status != 200:
-                raise await refusal(response, key)
+                error = await refusal(response, key)
+                if isinstance(error, StatusError) and error.status in _BUSY:
+                    asked_s = error.retry_after_s or 0.0
+                    self._gates.hold(self._host, min(asked_s, _LONGEST_PAUSE_S))
+                raise error
             yield response
         finally:
             hang_up(response)

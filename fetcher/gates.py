@@ -31,10 +31,18 @@ class Gates:
         until_s = self._clock() + delay_s
         self._open_at_s[host] = max(until_s, self._open_at_s.get(host, 0.0))
 
+    def open(self, host: str) -> None:
+        """Let through who comes from now on; who waits already stays until the time it was told."""
+        self._open_at_s.pop(host, None)
+
+    def left_s(self, host: str) -> float:
+        """Return for how many more seconds nobody gets through to `host`; 0 where it is open."""
+        return max(0.0, self._open_at_s.get(host, 0.0) - self._clock())
+
     async def passed(self, host: str) -> None:
         """Return once the gate of `host` is open."""
         # A time, not an event: a later refusal may have moved it on while we slept.
-        while (wait_s := self._open_at_s.get(host, 0.0) - self._clock()) > 0:  # noqa: ASYNC110
+        while (wait_s := self.left_s(host)) > 0:  # noqa: ASYNC110
             await asyncio.sleep(wait_s)
         self._open_at_s.pop(host, None)
 

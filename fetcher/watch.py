@@ -47,7 +47,7 @@ class Watch:
     def __init__(self, run: Run, *, environ: dict[str, str] | None = None) -> None:
         self._run = run
         self._poller = Poller(run)
-        self._live = Live(run.api, run.sink, self._job_done, self.wake, time.monotonic)
+        self._live = Live(run.api, run.sink, self._job_done, self._look_soon, time.monotonic)
         self._systemd = Systemd(os.environ if environ is None else environ)
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._wake = asyncio.Event()
@@ -59,8 +59,14 @@ class Watch:
         self._last_poll_at: str | None = None
 
     def wake(self) -> None:
-        """Poll now."""
+        """Poll now, even where the API asked to be left alone: somebody wants to know."""
+        self._run.api.release()
         self._wake.set()
+
+    def _look_soon(self) -> None:
+        """Poll now, or when it is due once the API may be asked again."""
+        if not self._run.api.held_s:
+            self._wake.set()
 
     async def serve(self) -> None:
         """Watch until cancelled, or until idle where that was asked for.
@@ -158,10 +164,16 @@ class Watch:
         return pause_s
 
     async def _rest(self, pause_s: float) -> None:
-        """Wait for the next poll's time, a wake-up, or the end that was asked for."""
+        """Wait for the next poll's time, a wake-up, or the end that was asked for.
+
+        The time comes no sooner than the API has said, to a stream as well.
+        """
         until_idle = self._run.settings.until_idle
         ends_at_s = time.monotonic() + pause_s
-        while (left_s := ends_at_s - time.monotonic()) > 0 and not self._wake.is_set():
+        while not self._wake.is_set():
+            left_s = max(ends_at_s - time.monotonic(), self._run.api.held_s)
+            if left_s <= 0:
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, _GLANCE_S)):
                     await self._wake.wait()

@@ -172,6 +172,39 @@ async def test_retry_after_goes_along(header: str, expected: float | None) -> No
     assert fault.retry_after_s == expected
 
 
+@pytest.mark.parametrize(
+    ("status", "header", "held_s"),
+    [
+        pytest.param("429 X", "0.3", 0.3, id="429"),
+        pytest.param("503 X", "0.3", 0.3, id="503"),
+        pytest.param("503 X", "86400", 600, id="ten minutes at most"),
+        pytest.param("503 X", "soon", 0, id="no time that can be read"),
+        pytest.param("500 X", "0.3", 0, id="500"),
+    ],
+)
+async def test_a_retry_after_holds_every_request_to_the_api_back(
+    status: str, header: str, held_s: float
+) -> None:
+    busy = answer(status=status, headers=(f"Retry-After: {header}",))
+    asked_at_s: list[float] = []
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        asked_at_s.append(asyncio.get_running_loop().time())
+        writer.write(busy if len(asked_at_s) == 1 else answer(PAGE))
+        await writer.drain()
+
+    async with RawServer(reply) as server, Api(server.origin, lambda: KEY) as api:
+        with pytest.raises(StatusError):
+            await api.fresh_url(JobId("a"))
+        assert held_s - 0.3 <= api.held_s <= held_s
+        if held_s > 1:
+            api.release()
+        await api.page(0, 1)
+        assert api.held_s == 0
+    if held_s < 1:
+        assert asked_at_s[1] - asked_at_s[0] >= held_s
+
+
 async def test_a_large_error_page_is_not_read() -> None:
     head = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 999999999\r\n\r\n<html>"
 

@@ -73,6 +73,19 @@ def test_a_held_gate_holds_back_everybody_until_the_time_and_no_longer() -> None
     assert in_virtual_time(work) == pytest.approx([30, 30, 30, 30, 45])
 
 
+def test_a_gate_tells_how_long_it_is_shut_and_can_be_opened() -> None:
+    async def work(clock: Callable[[], float]) -> list[float]:
+        gates = Gates(clock)
+        gates.hold("a", 30)
+        await asyncio.sleep(10)
+        told = [gates.left_s("a"), gates.left_s("b")]
+        gates.open("a")
+        await gates.passed("a")
+        return [*told, gates.left_s("a"), clock()]
+
+    assert in_virtual_time(work) == pytest.approx([20, 0, 0, 10])
+
+
 def test_another_host_is_not_held_back() -> None:
     async def work(clock: Callable[[], float]) -> float:
         gates = Gates(clock)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from support import (
@@ -49,7 +49,7 @@ from fetcher.simulator import Fault, Serving
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from fetcher.simulator import Simulator
+    from fetcher.simulator import SimRequest, Simulator
 
 PACKAGE = Path(fetcher.__file__).parent
 SSE = {"Content-Type": "text/event-stream"}
@@ -334,7 +334,7 @@ HOSTILE: dict[str, Fault] = {
     "404": Fault("progress", times=None, status=404),
     "401": Fault("progress", times=None, status=401),
     "500": Fault("progress", times=None, status=500),
-    "429": Fault("progress", times=None, status=429, headers={"Retry-After": "300"}),
+    "429": Fault("progress", times=None, status=429),
     "closes at once": Fault("progress", times=None, disconnect=True),
     "closes early": Fault("progress", times=None, cut_after_bytes=20),
     "reset": Fault("progress", times=None, cut_after_bytes=20, reset=True),
@@ -500,6 +500,40 @@ async def test_an_outage_is_told_once_and_caught_up_with(
         ran = await at.stopped()
     assert ran.exit_code == 0
     check_mirror(sim, tmp_path)
+
+
+@pytest.mark.parametrize("on", ["list", "progress"])
+@pytest.mark.parametrize("retries", [0, 5])
+async def test_a_retry_after_from_the_api_holds_back_polls_and_streams(
+    on: Literal["list", "progress"], retries: int, sim: Simulator, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        sim.add_job(status="pending")
+    busy_at_s: list[float] = []
+
+    def is_busy(request: SimRequest) -> bool:
+        if request.kind != on or len(sim.list_requests) < 3:
+            return False
+        busy_at_s.append(request.at_s)
+        return True
+
+    sim.faults.add(Fault(status=429, headers={"Retry-After": "1"}, when=is_busy))
+    async with watching(sim, tmp_path, interval=0.02, retries=retries) as at:
+        if on == "progress":
+            await at.until(lambda: at.polls >= 3)
+            sim.add_job(status="pending")  # its stream is the one that is refused
+        await at.until(lambda: bool(busy_at_s) and sim.requests[-1].at_s > busy_at_s[0] + 0.5)
+    held = [r for r in sim.requests if busy_at_s[0] + 0.2 < r.at_s < busy_at_s[0] + 0.95]
+    assert held == []
+
+
+async def test_whoever_asks_for_a_poll_is_not_held_back(sim: Simulator, tmp_path: Path) -> None:
+    sim.faults.add(Fault("list", after=1, status=503, headers={"Retry-After": "3600"}))
+    async with watching(sim, tmp_path, interval=0.02) as at:
+        await at.until(lambda: bool(at.said("ERROR")))
+        sim.add_job()
+        at.fetcher.wake()
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
 
 
 @pytest.mark.parametrize(
