@@ -17,7 +17,9 @@ where they are only seen twice. Rules of the walk:
                                 otherwise go on from there (a deletion between the two
                                 requests, or an empty answer that was no end)
     a page is the first again   ask far behind every end: an answer that is not empty means
-                                that the server ignores `offset`
+                                that the server ignores `offset`; is that page as long as
+                                was asked, a question for less tells whether `limit` is
+                                ignored as well, which makes it the whole list
 
 What a server documents about page sizes or totals is never relied on: the walk advances by
 what came.
@@ -44,6 +46,10 @@ _MOST_GAPS = 40  # in a row: a list that changes faster than it can be read
 _MOST_RECHECKS = 100  # ends that were none after all
 _FAR = 1_000_000  # records behind the last one that was seen
 
+_ONE_PAGE = (
+    "The API answers every page of the history with the first one; a larger --page-size may "
+    "show the rest"
+)
 
 class _Mode(Enum):
     PAGE = auto()  # a page that must touch what was seen
@@ -55,6 +61,7 @@ class _Mode(Enum):
     PROBE = auto()  # far behind the end: does the server read `offset` at all?
 
 
+    LESS = auto()  # it does not: does it read `limit`?
 @dataclass(frozen=True, slots=True)
 class Request:
     """One list request: `offset` and `limit`, in records."""
@@ -105,7 +112,8 @@ class Walk:
     @property
     def next(self) -> Request:
         """Return the next request; meaningless once `finished`."""
-        return Request(self._offset, self._limit)
+        is_less = self._mode is _Mode.LESS
+        return Request(self._offset, self._limit // 2 if is_less else self._limit)
 
     def feed(self, ids: Sequence[JobId], count: int) -> None:
         """Take the answer to `next`: ids in order, and how many elements there were.
@@ -128,6 +136,8 @@ class Walk:
                 self._feed_page(answer)
         self._largest = max(self._largest, count)
 
+            case _Mode.LESS:
+                self._feed_less(answer)
     # ---- the modes ----
 
     def _feed_page(self, page: _Answer) -> None:
@@ -202,13 +212,17 @@ class Walk:
         if not page.count:
             self._reads_offset = True
             self._go_on()
-        elif self._first.count < self._limit:
-            self.finished = True  # that one page is all there is
+        elif self._first.count != self._limit:
+            self.finished = True  # fewer or more than asked: that one page is all there is
+        elif self._limit > 1:
+            self._go(_Mode.LESS, 0)
         else:
-            raise ApiError(
-                "The API answers every page of the history with the first one; a larger "
-                "--page-size may show the rest"
-            )
+            raise ApiError(_ONE_PAGE)
+
+    def _feed_less(self, page: _Answer) -> None:
+        if page.count <= self._limit // 2:
+            raise ApiError(_ONE_PAGE)
+        self.finished = True  # it gives more than it is asked for: always all
 
     # ---- going on ----
 

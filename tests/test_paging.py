@@ -273,25 +273,38 @@ def test_one_empty_answer_amid_the_list_is_no_end(number: int) -> None:
 # ---- servers that cannot be followed -----------------------------------------------------
 
 
-def ignoring_offset(items: list[Element], page_size: int) -> set[str]:
-    """Walk through a list whose server answers every request with its first page."""
+def ignoring_offset(
+    items: list[Element], page_size: int, *, reads_limit: bool = True
+) -> tuple[set[str], int]:
+    """Walk through a list whose server gives its beginning whatever the offset.
+
+    Returns what was seen, and in how many requests.
+    """
     walk, seen = Walk(page_size), set[str]()
-    for _ in range(20):
-        page = [JobId(one) for one in items[: walk.next.limit] if one]
+    for number in range(1, 20):
+        there = items[: walk.next.limit] if reads_limit else items
+        page = [JobId(one) for one in there if one]
         seen.update(page)
         walk.feed(page, len(page))
         if walk.finished:
-            return seen
+            return seen, number
     pytest.fail("the walk does not end")
 
 
 def test_a_server_that_ignores_the_offset_gives_its_one_page() -> None:
-    assert len(ignoring_offset(ids(30), 200)) == 30
+    assert len(ignoring_offset(ids(30), 200)[0]) == 30
 
 
 def test_a_server_that_ignores_the_offset_and_holds_back_records_is_refused() -> None:
     with pytest.raises(ApiError, match="page-size"):
-        ignoring_offset(ids(300), 200)
+        ignoring_offset(ids(page_size + more), page_size)
+
+
+@pytest.mark.parametrize("count", [10, 199, 200, 201, 450])
+def test_a_server_that_ignores_offset_and_limit_gives_all_in_every_page(count: int) -> None:
+    seen, requests = ignoring_offset(ids(count), 200, reads_limit=False)
+    assert len(seen) == count
+    assert requests <= 4
 
 
 def test_a_list_that_becomes_empty_is_refused() -> None:
