@@ -9,7 +9,8 @@ where they are only seen twice. Rules of the walk:
                                 was deleted: step back and read again until pages touch
     elements without an id      hide what a page begins with: share so many more of them
     nothing can be shared       (pages of one record, or hardly an id in them) look once
-                                more at the page before: has it moved?
+                                more at the page before, and then at this one: have they
+                                moved?
     a page is shorter than asked,  the end, or a server that caps pages: ask right behind it
     or reaches no further
     that is something new       a cap: what came so far is the server's page size
@@ -45,23 +46,24 @@ _REMEMBERED_IDS = 2_000  # at least, however small the pages are
 _MOST_GAPS = 40  # in a row: a list that changes faster than it can be read
 _MOST_RECHECKS = 100  # ends that were none after all
 _FAR = 1_000_000  # records behind the last one that was seen
-
 _ONE_PAGE = (
     "The API answers every page of the history with the first one; a larger --page-size may "
     "show the rest"
 )
 
+
 class _Mode(Enum):
     PAGE = auto()  # a page that must touch what was seen
     WIDER = auto()  # the same with a larger overlap: some elements have no id to touch by
     LINK = auto()  # the page before one that shares nothing readable with it
+    AGAIN = auto()  # and then that one
     BACK = auto()  # after a gap: some page that touches what was seen
     BEYOND = auto()  # right behind a short page: is there more?
     RECHECK = auto()  # the last records again, after nothing new came from beyond
     PROBE = auto()  # far behind the end: does the server read `offset` at all?
-
-
     LESS = auto()  # it does not: does it read `limit`?
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One list request: `offset` and `limit`, in records."""
@@ -130,14 +132,16 @@ class Walk:
                 self._feed_recheck(answer)
             case _Mode.LINK:
                 self._feed_link(answer)
+            case _Mode.AGAIN:
+                self._feed_again(answer)
             case _Mode.PROBE:
                 self._feed_probe(answer)
+            case _Mode.LESS:
+                self._feed_less(answer)
             case _Mode.PAGE | _Mode.WIDER | _Mode.BACK:
                 self._feed_page(answer)
         self._largest = max(self._largest, count)
 
-            case _Mode.LESS:
-                self._feed_less(answer)
     # ---- the modes ----
 
     def _feed_page(self, page: _Answer) -> None:
@@ -177,12 +181,19 @@ class Walk:
             self.finished = True  # its caller knows whether that can be
 
     def _feed_link(self, again: _Answer) -> None:
-        """Take the last page again: unless it moved toward the start, the held one follows it."""
+        """Take the last page again: unless it moved toward the start, the held one may follow."""
         is_newer = self._touches(again) and again.ids[0] not in self._last.ids
         if is_newer or self._last.ids[0] in again.ids:
-            self._accept(self._held)
+            self._go(_Mode.AGAIN, self._held.offset)
         else:
             self._step_back(again)
+
+    def _feed_again(self, page: _Answer) -> None:
+        """Take the held page again: it may have come while the last one was elsewhere."""
+        if page.ids[:1] == self._held.ids[:1] or self._touches(page):
+            self._accept(page)
+        else:
+            self._step_back(page)
 
     def _feed_beyond(self, page: _Answer) -> None:
         were_moved = page.end > self._farthest and self._all_seen(page)  # by new ones
@@ -252,7 +263,7 @@ class Walk:
 
         Raises ApiError after too many gaps without a page that touched.
         """
-        if self._mode in {_Mode.BACK, _Mode.LINK}:
+        if self._mode in {_Mode.BACK, _Mode.LINK, _Mode.AGAIN}:
             step = max(1, self._last.end - page.offset) * 2
         else:
             step = max(1, self._last.count)

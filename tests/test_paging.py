@@ -103,7 +103,7 @@ def test_every_record_is_seen_whatever_the_page_size(
         pytest.param(200, 200, 4, id="exactly one page"),
         pytest.param(2_000, 200, 14, id="ten pages"),
         pytest.param(100_000, 1000, 104, id="a hundred pages"),
-        pytest.param(50, 1, 102, id="pages of one record are looked at twice"),
+        pytest.param(50, 1, 152, id="pages of one record are looked at three times"),
     ],
 )
 def test_an_unchanged_list_costs_its_pages_and_few_requests_more(
@@ -239,6 +239,16 @@ def test_a_record_that_comes_before_every_request_does_not_keep_the_walk_from_en
     assert len(server.asked) <= 15
 
 
+@pytest.mark.parametrize("number", range(2, 20))
+@pytest.mark.parametrize(("page_size", "cap"), [(1, None), (20, 1)])
+def test_a_deletion_that_an_insertion_makes_up_for_hides_nothing_between_pages_of_one(
+    number: int, page_size: int, cap: int | None
+) -> None:
+    script = {number: [Change(0.0, delete=1)], number + 1: [Change(0.0, insert=1)]}
+    server = Server(ids(10), cap=cap, script=script)
+    assert server.walk(page_size) <= server.seen
+
+
 @pytest.mark.parametrize("deleted", [1, 4, 5, 6, 20, 60])
 def test_deletions_before_every_request_hide_nothing(deleted: int) -> None:
     script = {n: [Change(0.0, delete=deleted)] for n in range(2, 30)}
@@ -295,7 +305,11 @@ def test_a_server_that_ignores_the_offset_gives_its_one_page() -> None:
     assert len(ignoring_offset(ids(30), 200)[0]) == 30
 
 
-def test_a_server_that_ignores_the_offset_and_holds_back_records_is_refused() -> None:
+@pytest.mark.parametrize("page_size", [1, 2, 200])
+@pytest.mark.parametrize("more", [0, 1, 300])
+def test_a_server_that_ignores_the_offset_and_holds_back_records_is_refused(
+    more: int, page_size: int
+) -> None:
     with pytest.raises(ApiError, match="page-size"):
         ignoring_offset(ids(page_size + more), page_size)
 
