@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from fetcher.account import Class
 from fetcher.afterwards import afterwards
 from fetcher.assembly import opened
 from fetcher.causes import first_cause
-from fetcher.errors import ApiError, FetcherError
+from fetcher.errors import ApiError, FetcherError, LockedError
 from fetcher.events import Event, Notice, RunCompleted, RunStarted, Sink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from fetcher.afterwards import Afterwards
     from fetcher.run import Run
     from fetcher.settings import Settings
 
@@ -123,22 +125,7 @@ class Fetcher:
 
     async def run_backfill(self, sink: Sink) -> RunCompleted:
         """Fetch every finished job that the manifest does not hold; return the final event."""
-        async with afterwards(self.settings, sink, self.stop.asked) as after:
-            async with opened(
-                self.settings,
-                sink,
-                command="backfill",
-                on_done=after.file_done,
-                is_stopped=self.stop.is_asked,
-            ) as run:
-                sink(RunStarted("backfill", str(run.destination.root)))
-                exit_code = await self._end_of(run, _backfill(run))
-                if not exit_code:
-                    await asyncio.to_thread(run.parts.purge)
-                final = await run.completed(exit_code)
-            await after.run_ended(final)
-            sink(final)
-            return final
+        return await self._run(sink, self._backfilled, is_endless=False)
 
     async def run_watch(self, sink: Sink) -> RunCompleted:
         """Watch the history and fetch what finishes; return the final event.
@@ -146,30 +133,60 @@ class Fetcher:
         Being stopped is the ordinary end of a watch (0), but not of one that was to run
         until idle.
         """
-        from fetcher.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
+        return await self._run(sink, self._watched, is_endless=not self.settings.until_idle)
 
-        until_idle = self.settings.until_idle
+    async def _run(
+        self,
+        sink: Sink,
+        work: Callable[[Sink, Afterwards], Awaitable[RunCompleted]],
+        *,
+        is_endless: bool,
+    ) -> RunCompleted:
+        """Carry a run out, and what is to follow it; a signal ends an endless one well."""
         async with afterwards(self.settings, sink, self.stop.asked) as after:
-            async with opened(
-                self.settings,
-                sink,
-                command="watch",
-                on_done=after.file_done,
-                is_stopped=self.stop.is_asked,
-            ) as run:
-                sink(RunStarted("watch", str(run.destination.root)))
-                watch = Watch(run)
-                self.wake = watch.wake
-                exit_code = await self._end_of(run, watch.serve())
-                was_stopped = self.stop.exit_code is not None
-                if was_stopped and not until_idle and exit_code in _SIGNALLED:
-                    exit_code = 0
-                elif not exit_code:
-                    await asyncio.to_thread(run.parts.purge)
-                final = await run.completed(exit_code)
+            try:
+                final = await work(sink, after)
+            except LockedError:
+                if self.stop.exit_code is None:
+                    raise
+                final = RunCompleted(exit_code=self.stop.exit_code)  # while it waited for DEST
+            if is_endless and self.stop.is_asked() and final.exit_code in _SIGNALLED:
+                final = replace(final, exit_code=0)
             await after.run_ended(final)
             sink(final)
             return final
+
+    async def _backfilled(self, sink: Sink, after: Afterwards) -> RunCompleted:
+        async with opened(
+            self.settings,
+            sink,
+            command="backfill",
+            on_done=after.file_done,
+            is_stopped=self.stop.is_asked,
+        ) as run:
+            sink(RunStarted("backfill", str(run.destination.root)))
+            exit_code = await self._end_of(run, _backfill(run))
+            if not exit_code:
+                await asyncio.to_thread(run.parts.purge)
+            return await run.completed(exit_code)
+
+    async def _watched(self, sink: Sink, after: Afterwards) -> RunCompleted:
+        from fetcher.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
+
+        async with opened(
+            self.settings,
+            sink,
+            command="watch",
+            on_done=after.file_done,
+            is_stopped=self.stop.is_asked,
+        ) as run:
+            sink(RunStarted("watch", str(run.destination.root)))
+            watch = Watch(run)
+            self.wake = watch.wake
+            exit_code = await self._end_of(run, watch.serve())
+            if not exit_code:
+                await asyncio.to_thread(run.parts.purge)
+            return await run.completed(exit_code)
 
     async def run_plan(self, sink: Sink) -> RunCompleted:
         """Tell of what a backfill would do; return the final event.

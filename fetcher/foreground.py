@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
-from fetcher.errors import FetcherError, LockedError
+from fetcher.errors import FetcherError
 from fetcher.events import RunCompleted
 from fetcher.report import Console, Report, Wishes, choose, render
 
@@ -92,12 +92,6 @@ async def _conducted(
     async with _signals(fetcher, has_terminal=has_terminal), _ticking(report):
         try:
             final = await runner(report)
-        except LockedError as error:
-            stopped = fetcher.stop.exit_code  # while it waited for the other process
-            report(RunCompleted(exit_code=stopped or error.exit_code))
-            if stopped is not None:
-                return stopped
-            raise
         except FetcherError as error:
             report(RunCompleted(exit_code=error.exit_code))
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import (
@@ -18,7 +18,7 @@ from support import (
 )
 
 from fetcher.engine import Fetcher
-from fetcher.errors import LockedError, UsageError
+from fetcher.errors import UsageError
 from fetcher.events import (
     DownloadCancelled,
     DownloadCompleted,
@@ -178,18 +178,29 @@ async def test_a_stop_before_the_start_fetches_nothing(tmp_path: Path, sim: Simu
 # ---- being cancelled ---------------------------------------------------------------------
 
 
-async def test_a_stop_while_waiting_for_the_lock_is_obeyed(tmp_path: Path, sim: Simulator) -> None:
+@pytest.mark.parametrize(
+    ("command", "options", "status"),
+    [
+        pytest.param("backfill", {}, 143, id="backfill"),
+        pytest.param("watch", {}, 0, id="watch"),
+        pytest.param("watch", {"until_idle": True}, 143, id="watch until idle"),
+    ],
+)
+async def test_a_stop_while_waiting_for_the_lock_is_obeyed(
+    command: str, options: dict[str, Any], status: int, tmp_path: Path, sim: Simulator
+) -> None:
     sim.add_jobs(1, serving=Serving(rate_bytes_s=100))
     holder = Fetcher(settings(sim.api_url, tmp_path))
     held = asyncio.Event()
     holding = asyncio.create_task(holder.run_backfill(lambda _: held.set()))
     await held.wait()
-    waiter = Fetcher(settings(sim.api_url, tmp_path, wait_lock=30))
+    waiter = Fetcher(settings(sim.api_url, tmp_path, wait_lock=30, **options))
     loop = asyncio.get_running_loop()
     loop.call_later(0.3, waiter.stop.ask, 143)
     began_s = loop.time()
-    with pytest.raises(LockedError):
-        await waiter.run_backfill(lambda _: None)
+    events: list[Event] = []
+    final = await getattr(waiter, f"run_{command}")(events.append)
+    assert (final.exit_code, events) == (status, [final])
     assert loop.time() - began_s < 3
     holder.stop.ask(130)
     await holding
