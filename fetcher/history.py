@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fetcher.errors import ApiError, ContentError, FetcherError, KeyRefusedError, TransferError
 from fetcher.events import Notice
+from fetcher.pages import tied
 from fetcher.paging import Request, Walk
 from fetcher.retry import GiveUp, Policy, decide
 from fetcher.search import Search
@@ -77,7 +78,7 @@ class History:
         try:
             while True:
                 page = await ahead
-                walk.feed([job.id for job in page.jobs], page.count)
+                walk.feed([job.id for job in page.jobs], page.count, tied=tied(page.jobs))
                 if not walk.finished:
                     ahead = asyncio.ensure_future(self.page(walk.next))
                 yield page
@@ -157,7 +158,7 @@ class History:
     async def _ask(self, request: Request, *, may_be_empty: bool) -> Page:
         self.requests += 1
         page = await self._api.page(request.offset, request.limit)
-        self._widest = max(self._widest, page.count)
+        self._widest = max(self._widest, min(page.count, self._page_size))
         self.spots.note(request.offset, page.jobs, page.count)
         if not page.count and not may_be_empty:
             raise ContentError(

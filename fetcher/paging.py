@@ -7,6 +7,9 @@ where they are only seen twice. Rules of the walk:
     a page follows another      it begins a few records before the other's end, and its
                                 first record must have been seen; if it was not, something
                                 was deleted: step back and read again until pages touch
+    a page ends amid records    of one `created_at`, which a server may put in another order
+                                each time it is asked: share all of them, in a page that is
+                                large enough to hold the rest
     elements without an id      hide what a page begins with: share so many more of them
     nothing can be shared       (pages of one record, or hardly an id in them) look once
                                 more at the page before, and then at this one: have they
@@ -28,12 +31,12 @@ what came.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from fetcher.errors import ApiError
+from fetcher.pages import Answer, Recent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +44,7 @@ if TYPE_CHECKING:
     from fetcher.models import JobId
 
 _OVERLAP = 5  # records that two pages share: so many deletions between two requests are free
-_REMEMBERED_PAGES = 8
-_REMEMBERED_IDS = 2_000  # at least, however small the pages are
+_MOST_TIED = 1_000  # records of one time that are read in one page: some megabytes of JSON
 _MOST_GAPS = 40  # in a row: a list that changes faster than it can be read
 _MOST_RECHECKS = 100  # ends that were none after all
 _FAR = 1_000_000  # records behind the last one that was seen
@@ -72,25 +74,6 @@ class Request:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A page where it was asked for; `count` includes elements without a readable id."""
-
-    offset: int
-    ids: tuple[JobId, ...]
-    count: int
-
-    @property
-    def end(self) -> int:
-        """Return the offset just behind the page."""
-        return self.offset + self.count
-
-    @property
-    def blank(self) -> int:
-        """Return how many elements have no readable id."""
-        return self.count - len(self.ids)
-
-
 class Walk:
     """The walk through one whole list: ask for `next`, give the answer to `feed`."""
 
@@ -102,9 +85,10 @@ class Walk:
         self._largest = 0  # elements of the largest page so far
         self._mode = _Mode.PAGE
         self._offset = 0
-        self._first = self._last = self._held = _Answer(0, (), 0)
-        self._recent: deque[frozenset[JobId]] = deque()
-        self._recent_ids = 0
+        self._asked = page_size  # how many records the next request is for
+        self._gives_more = True  # than a page, where it is asked for more
+        self._first = self._last = self._held = Answer(0, (), 0)
+        self._recent = Recent()
         self._was_empty = False  # the answer from beyond
         self._reads_offset = False  # the server is known to
         self._gaps = 0
@@ -114,17 +98,16 @@ class Walk:
     @property
     def next(self) -> Request:
         """Return the next request; meaningless once `finished`."""
-        is_less = self._mode is _Mode.LESS
-        return Request(self._offset, self._limit // 2 if is_less else self._limit)
+        return Request(self._offset, self._asked)
 
-    def feed(self, ids: Sequence[JobId], count: int) -> None:
+    def feed(self, ids: Sequence[JobId], count: int, *, tied: int = 0) -> None:
         """Take the answer to `next`: ids in order, and how many elements there were.
 
-        `count` includes elements without a readable id. Raises ApiError when the list
-        contradicts itself again and again, and when the server ignores `offset` and may
-        hold more than the one page that it gives.
+        `count` includes elements without a readable id; `tied`: as `pages.tied` says. Raises
+        ApiError when the list contradicts itself again and again, and when the server
+        ignores `offset` and may hold more than the one page that it gives.
         """
-        answer = _Answer(self._offset, tuple(ids), count)
+        answer = Answer(self._offset, tuple(ids), count, self._asked, tied)
         match self._mode:
             case _Mode.BEYOND:
                 self._feed_beyond(answer)
@@ -140,14 +123,14 @@ class Walk:
                 self._feed_less(answer)
             case _Mode.PAGE | _Mode.WIDER | _Mode.BACK:
                 self._feed_page(answer)
-        self._largest = max(self._largest, count)
+        self._largest = max(self._largest, min(count, self._limit))
 
     # ---- the modes ----
 
-    def _feed_page(self, page: _Answer) -> None:
+    def _feed_page(self, page: Answer) -> None:
         if page.offset == 0:
             self._feed_start(page)
-        elif page.count and page.ids == self._first.ids and not self._reads_offset:
+        elif self._is_first_again(page) and not self._reads_offset:
             self._go(_Mode.PROBE, max(page.end, self._last.end) + _FAR)
         elif not page.count and page.offset >= self._reach:
             self._feed_beyond(page)
@@ -158,7 +141,7 @@ class Walk:
         else:
             self._feed_apart(page)
 
-    def _feed_apart(self, page: _Answer) -> None:
+    def _feed_apart(self, page: Answer) -> None:
         """Take a page that does not begin with what was seen: a gap, or it cannot show it."""
         overlap = self._last.end - page.offset
         if not page.count or self._mode is _Mode.BACK or overlap > self._last.blank:
@@ -171,7 +154,7 @@ class Walk:
         else:
             self._accept(page)  # nothing was readable there
 
-    def _feed_start(self, page: _Answer) -> None:
+    def _feed_start(self, page: Answer) -> None:
         if page.count:
             self._first = page
             self._accept(page)
@@ -180,7 +163,7 @@ class Walk:
         else:
             self.finished = True  # its caller knows whether that can be
 
-    def _feed_link(self, again: _Answer) -> None:
+    def _feed_link(self, again: Answer) -> None:
         """Take the last page again: unless it moved toward the start, the held one may follow."""
         is_newer = self._touches(again) and again.ids[0] not in self._last.ids
         if is_newer or self._last.ids[0] in again.ids:
@@ -188,14 +171,14 @@ class Walk:
         else:
             self._step_back(again)
 
-    def _feed_again(self, page: _Answer) -> None:
+    def _feed_again(self, page: Answer) -> None:
         """Take the held page again: it may have come while the last one was elsewhere."""
         if page.ids[:1] == self._held.ids[:1] or self._touches(page):
             self._accept(page)
         else:
             self._step_back(page)
 
-    def _feed_beyond(self, page: _Answer) -> None:
+    def _feed_beyond(self, page: Answer) -> None:
         were_moved = page.end > self._farthest and self._all_seen(page)  # by new ones
         if page.count and not were_moved:
             self._full = min(self._full, self._last.count)
@@ -204,7 +187,7 @@ class Walk:
             self._was_empty = not page.count
             self._go(_Mode.RECHECK, page.end - self._shared_at_end)
 
-    def _feed_recheck(self, page: _Answer) -> None:
+    def _feed_recheck(self, page: Answer) -> None:
         is_illegible = not page.ids and self._shared_at_end <= self._last.blank
         is_known = self._all_seen(page) or is_illegible
         is_as_before = self._was_empty and page.count == self._shared_at_end
@@ -219,31 +202,33 @@ class Walk:
         self._mode = _Mode.BACK
         self._feed_page(page)
 
-    def _feed_probe(self, page: _Answer) -> None:
+    def _feed_probe(self, page: Answer) -> None:
         if not page.count:
             self._reads_offset = True
             self._go_on()
-        elif self._first.count != self._limit:
+        elif self._first.count != self._first.asked:
             self.finished = True  # fewer or more than asked: that one page is all there is
         elif self._limit > 1:
-            self._go(_Mode.LESS, 0)
+            self._go(_Mode.LESS, 0, self._limit // 2)
         else:
             raise ApiError(_ONE_PAGE)
 
-    def _feed_less(self, page: _Answer) -> None:
+    def _feed_less(self, page: Answer) -> None:
         if page.count <= self._limit // 2:
             raise ApiError(_ONE_PAGE)
         self.finished = True  # it gives more than it is asked for: always all
 
     # ---- going on ----
 
-    def _accept(self, page: _Answer) -> None:
+    def _accept(self, page: Answer) -> None:
         """Go on behind a page that nothing can have slipped in front of."""
+        if page.asked > self._limit >= page.count:
+            self._gives_more = False
         went_back = self._mode is _Mode.BACK
         is_further = went_back or page.end > self._reach
         if not went_back:
             self._gaps = 0
-        self._remember(page.ids)
+        self._recent.add(page.ids)
         self._last = page
         self._reach = page.end if is_further else self._reach
         self._farthest = max(self._farthest, self._reach)
@@ -256,9 +241,17 @@ class Walk:
         """Ask for the next page, after a gap with an overlap that bridges the like of it."""
         half = self._last.count // 2
         overlap = half if after_gap else min(_OVERLAP, half)
-        self._go(_Mode.PAGE, self._last.end - overlap)
+        asked = self._limit
+        if self._last.tied > 1:
+            run = self._last.tied + self._last.blank + 1  # and the record in front of them
+            gives_more = self._gives_more and self._full == self._limit
+            if run <= min(half, self._limit // 2):
+                overlap = max(overlap, run)
+            elif gives_more and run <= _MOST_TIED:
+                overlap, asked = min(run, self._last.count), max(asked, 2 * run)
+        self._go(_Mode.PAGE, self._last.end - overlap, asked)
 
-    def _step_back(self, page: _Answer) -> None:
+    def _step_back(self, page: Answer) -> None:
         """Read the last page again, then go back in steps that double, to the start if need be.
 
         Raises ApiError after too many gaps without a page that touched.
@@ -273,17 +266,18 @@ class Walk:
             raise ApiError("The history contradicts itself from one page to the next")
         self._go(_Mode.BACK, max(0, self._last.end - step))
 
-    def _go(self, mode: _Mode, offset: int) -> None:
+    def _go(self, mode: _Mode, offset: int, asked: int | None = None) -> None:
         self._mode = mode
         self._offset = offset
+        self._asked = self._limit if asked is None else asked
 
     # ---- what is known ----
 
-    def _touches(self, page: _Answer) -> bool:
+    def _touches(self, page: Answer) -> bool:
         """Return whether the page begins with what was seen."""
         return bool(page.ids) and self._seen(page.ids[0])
 
-    def _all_seen(self, page: _Answer) -> bool:
+    def _all_seen(self, page: Answer) -> bool:
         return bool(page.ids) and all(map(self._seen, page.ids))
 
     def _wide(self) -> int:
@@ -296,19 +290,13 @@ class Walk:
         """Return how many of the last records are read again to see that nothing moved."""
         return max(1, self._wide())
 
-    def _ends_there(self, page: _Answer) -> bool:
+    def _ends_there(self, page: Answer) -> bool:
         """Return whether the page is shorter than what this server gives where there is more."""
         gives_even_pages = self._full in {self._limit, self._largest}
         return gives_even_pages and 0 < page.count < self._largest
 
     def _seen(self, job_id: JobId) -> bool:
-        return any(job_id in ids for ids in self._recent)
+        return job_id in self._recent
 
-    def _remember(self, ids: Sequence[JobId]) -> None:
-        self._recent.append(frozenset(ids))
-        self._recent_ids += len(self._recent[-1])
-        while (
-            len(self._recent) > _REMEMBERED_PAGES
-            and self._recent_ids - len(self._recent[0]) >= _REMEMBERED_IDS
-        ):
-            self._recent_ids -= len(self._recent.popleft())
+    def _is_first_again(self, page: Answer) -> bool:
+        return bool(page.count) and page.ids == self._first.ids[: len(page.ids) or None]

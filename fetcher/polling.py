@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from fetcher.account import Class
 from fetcher.events import JobSettled, PollCompleted
 from fetcher.manifest.store import Store
+from fetcher.pages import tied
 from fetcher.paging import Walk
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Poller:
         new = 0
         while not walk.finished:
             page = await run.history.page(walk.next, may_be_empty=may_be_empty)
-            walk.feed([job.id for job in page.jobs], page.count)
+            walk.feed([job.id for job in page.jobs], page.count, tied=tied(page.jobs))
             absorbed = await run.absorb(page, retry_base=run.run_base)
             is_further = any(job.id not in seen for job in page.jobs)
             seen.update(job.id for job in page.jobs)

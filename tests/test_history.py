@@ -212,6 +212,24 @@ async def test_pages_without_one_readable_record_do_not_end_the_listing() -> Non
     assert {int(job_id[1:]) for job_id in await read(whole)} == {*range(20), *range(45, 60)}
 
 
+async def test_records_of_one_time_in_ever_another_order_are_all_read() -> None:
+    class Restless:
+        def __init__(self) -> None:
+            self.rng = Random(1)
+
+        async def page(self, offset: int, limit: int | None) -> Page:
+            run = [job._replace(created_at=START - timedelta(seconds=90)) for job in jobs(40)[2:]]
+            self.rng.shuffle(run)
+            listed = [*jobs(2), *run, *jobs(50)[40:]]
+            page = listed[offset : offset + (limit or 60)]
+            return Page(jobs=page, count=len(page))
+
+    whole = History(
+        Restless(), page_size=20, policy=Policy(delay_s=0.0), rng=Random(1), sink=lambda _: None
+    )
+    assert len(set(await read(whole))) == 50
+
+
 # ---- one job far down the list -----------------------------------------------------------
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import ApiError
-from fetcher.models import JobId
+from fetcher.models import Job, JobId, Status
+from fetcher.pages import tied
 from fetcher.paging import Walk
 
 Element = str | None  # an id, or an element without a readable one
@@ -278,6 +281,105 @@ def test_a_cap_that_is_lowered_meanwhile_is_no_end() -> None:
 def test_one_empty_answer_amid_the_list_is_no_end(number: int) -> None:
     server = Server(ids(1_000), blind=frozenset({number}))
     assert server.walk(200) <= server.seen
+
+
+# ---- records of one time -----------------------------------------------------------------
+
+
+@dataclass
+class Restless:
+    """A list that never changes, but orders records of one time anew for every answer.
+
+    `runs`: how many records have each time. Without `rng` the order stays.
+    """
+
+    runs: list[int]
+    rng: Random | None = None
+    cap: int | None = None
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    rows: int = 0
+
+    def answer(self, offset: int, limit: int) -> list[Job]:
+        self.asked.append((offset, limit))
+        listed: list[Job] = []
+        for number, length in enumerate(self.runs):
+            at = datetime(2025, 1, 1, tzinfo=UTC) - timedelta(seconds=number)
+            run = [
+                Job(JobId(f"r{number}-{n}"), Status.SUCCESS, created_at=at) for n in range(length)
+            ]
+            if self.rng is not None:
+                self.rng.shuffle(run)
+            listed += run
+        page = listed[offset : offset + min(limit, self.cap or limit)]
+        self.rows += len(page)
+        return page
+
+    def walk(self, page_size: int) -> int:
+        """Walk through the list; return how many records were seen."""
+        walk, seen = Walk(page_size), set[str]()
+        while not walk.finished:
+            assert len(self.asked) < 2000, self.asked[-20:]
+            page = self.answer(walk.next.offset, walk.next.limit)
+            seen.update(job.id for job in page)
+            walk.feed([job.id for job in page], len(page), tied=tied(page))
+        return len(seen)
+
+
+RUNS = {
+    "a few across an edge": [1] * 190 + [20] + [1] * 190,
+    "more than half a page": [1] * 90 + [150] + [1] * 190,
+    "more than a page": [300, 300],
+    "several pages": [1] * 10 + [900] + [1] * 10,
+    "one behind the other": [30] * 40,
+    "a whole account": [700],
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS)
+def test_records_of_one_time_are_all_seen_in_whatever_order_they_come(
+    runs: list[int], seed: int
+) -> None:
+    server = Restless(runs, Random(seed))
+    assert server.walk(200) == sum(runs)
+
+
+@given(
+    runs=st.lists(st.sampled_from([1, 1, 1, 2, 3, 7, 12, 40]), max_size=40),
+    page_size=st.integers(12, 60),
+    seed=st.integers(0, 1000),
+)
+def test_runs_of_any_length_are_read_whole(runs: list[int], page_size: int, seed: int) -> None:
+    assert Restless(runs, Random(seed)).walk(page_size) == sum(runs)
+
+
+@pytest.mark.parametrize("cap", [None, 150])
+@pytest.mark.parametrize("runs", [*RUNS.values(), [5_000]], ids=[*RUNS, "far too many"])
+def test_records_of_one_time_in_a_steady_order_cost_little(
+    runs: list[int], cap: int | None
+) -> None:
+    server = Restless(runs, cap=cap)
+    plain = Server(ids(sum(runs)), cap=cap)
+    plain.walk(200)
+    assert server.walk(200) == sum(runs)
+    assert len(server.asked) <= len(plain.asked) + 3
+    assert max(limit for _, limit in server.asked) <= 2_000
+
+
+@pytest.mark.parametrize("count", [200, 300, 450, 5_000])
+def test_a_server_that_ignores_the_offset_is_noticed_amid_records_of_one_time(count: int) -> None:
+    server = Restless([count])
+    walk, seen = Walk(200), set[str]()
+    try:
+        while not walk.finished:
+            page = server.answer(0, walk.next.limit)
+            seen.update(job.id for job in page)
+            walk.feed([job.id for job in page], len(page), tied=tied(page))
+    except ApiError:
+        assert len(seen) < count
+    else:
+        assert len(seen) == count
+    assert len(server.asked) <= 10
 
 
 # ---- servers that cannot be followed -----------------------------------------------------
