@@ -5,14 +5,17 @@ Synchronous, for a thread: a batch of files costs one hop.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fetcher.durations import duration_s, misfit
 from fetcher.errors import PlaceError
 from fetcher.extensions import FALLBACK_EXTENSION, KNOWN_EXTENSIONS, extension_of_url
 from fetcher.files.parts import Parts, part_key
-from fetcher.files.places import Places, digest_file
+from fetcher.files.places import Places, digest_file, mtime_ns
 from fetcher.names import STATE_FOLDER, path_key
 from fetcher.plan import Local
 from fetcher.proof import refuse
@@ -20,9 +23,13 @@ from fetcher.sniff import PEEK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from fetcher.layout import Template
-    from fetcher.models import Entry
+    from fetcher.models import Entry, Job
+
+_MARK_NS = 1_000  # what the API's times are exact to
+_CLOCK_NS = 100  # the finest clock that is no proof: such as of a share of Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +69,35 @@ class Eye:
     def look(self, entry: Entry) -> Local:
         """Return what is on disk for the file of that entry."""
         part_bytes = self.parts.size(part_key(entry.job.id, entry.variant))
+        earlier = None
         for path in self._possible_paths(entry):
             if self.places.is_ours(path, entry.job.updated_at):
                 return Local(found=path, part_bytes=part_bytes)
-        return Local(part_bytes=part_bytes)
+            if earlier is None and self._bears_earlier_mark(path, entry.job):
+                earlier = path
+        return Local(found=earlier, part_bytes=part_bytes)
+
+    def _bears_earlier_mark(self, path: str, job: Job) -> bool:
+        """Return whether a file was marked with an `updated_at` that the job had before.
+
+        Nothing tells that time once the record has changed and the manifest is lost. But it
+        lies in the record's life, and is whole to the microsecond: a time that the system
+        gave, when somebody wrote the file, is not, where its clock is finer; the file's own
+        ctime shows that. And the audio is as long as the record says, which tells jobs apart
+        that share a short id.
+        """
+        found = self.places.find(path)
+        if found is None or job.created_at is None or job.updated_at is None:
+            return False
+        in_its_life = mtime_ns(job.created_at) <= found.st_mtime_ns < mtime_ns(job.updated_at)
+        was_given = not found.st_mtime_ns % _MARK_NS and bool(found.st_ctime_ns % _CLOCK_NS)
+        if not (in_its_life and was_given and stat.S_ISREG(found.st_mode)):
+            return False
+        if not found.st_size or not self.places.contains(path):
+            return False
+        length_s = duration_s(self.places.root / path)
+        is_known = length_s is not None and job.audio_duration_s is not None
+        return is_known and misfit(length_s, job.audio_duration_s) is None
 
     def candidates(self, entry: Entry, extension: str) -> Iterator[tuple[str, str]]:
         """Yield the (path, key) pairs that the file may take, best first, each when asked for."""
@@ -96,6 +128,13 @@ class Eye:
         if refuse(first_bytes, content_type="", length_bytes=length) is not None:
             return None
         return Adoptable(path, sha256, length)
+
+    def stamp(self, path: str, updated_at: datetime | None) -> None:
+        """Give a file that was adopted the mark of its job."""
+        if updated_at is not None and not self.places.is_ours(path, updated_at):
+            ns = mtime_ns(updated_at)
+            with contextlib.suppress(OSError):
+                os.utime(self.places.root / path, ns=(ns, ns), follow_symlinks=False)
 
     def _possible_paths(self, entry: Entry) -> Iterator[str]:
         if entry.path:

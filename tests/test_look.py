@@ -118,6 +118,74 @@ def test_a_file_of_another_time_is_foreign(eye: Eye, at: datetime) -> None:
     assert eye.look(entry()) == Local()
 
 
+LATER = AT + timedelta(days=3)
+
+
+def changed(**fields: Any) -> Entry:
+    """Return the entry of a job that was changed days after its file was fetched."""
+    usual: dict[str, Any] = {"updated_at": LATER, "audio_duration_s": (len(SONG) - 44) / 32_000}
+    return entry()._replace(job=entry().job._replace(**(usual | fields)))
+
+
+def finely_clocked(where: Path) -> None:
+    """Touch the inode until its ctime shows a clock that is finer than 100 ns."""
+    while not where.stat().st_ctime_ns % 100:
+        where.chmod(0o644)
+
+
+@pytest.mark.parametrize("at", [AT, AT + timedelta(seconds=3), LATER - timedelta(microseconds=1)])
+def test_a_file_that_bears_an_earlier_mark_is_found(eye: Eye, at: datetime) -> None:
+    finely_clocked(place(eye, f"{SHORT}.wav", at=at))
+    assert eye.look(changed()).found == f"{SHORT}.wav"
+
+
+def test_a_file_that_bears_the_mark_of_today_is_preferred(eye: Eye) -> None:
+    finely_clocked(place(eye, f"{WHOLE}.wav"))
+    place(eye, f"{SHORT}.wav", at=LATER)
+    assert eye.look(changed()).found == f"{SHORT}.wav"
+
+
+@pytest.mark.parametrize(
+    ("at_ns", "fields"),
+    [
+        pytest.param(1, {}, id="a time that the system gave"),
+        pytest.param(-1_000, {}, id="before the job was there"),
+        pytest.param(0, {"audio_duration_s": 60.0}, id="of another length"),
+        pytest.param(0, {"audio_duration_s": None}, id="a record without a length"),
+        pytest.param(0, {"created_at": None}, id="a record without a beginning"),
+        pytest.param(0, {"updated_at": None}, id="a record without a time"),
+    ],
+)
+def test_a_file_without_the_proof_of_an_earlier_mark_is_foreign(
+    eye: Eye, at_ns: int, fields: dict[str, Any]
+) -> None:
+    where = place(eye, f"{SHORT}.wav")
+    finely_clocked(where)
+    os.utime(where, ns=(mtime_ns(AT) + at_ns,) * 2)
+    finely_clocked(where)
+    assert eye.look(changed(**fields)) == Local()
+
+
+async def test_files_of_jobs_that_changed_are_adopted_when_the_manifest_is_lost(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(3, duration_s=2.0)
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    for lost in list((tmp_path / ".fetcher").glob("manifest*")):
+        lost.unlink()
+    for path in files(tmp_path):
+        finely_clocked(tmp_path / path)
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    for job in jobs:
+        sim.override(job, updated_at=later.isoformat())
+    asked = len(sim.audio_requests())
+    again = await run(sim.api_url, tmp_path)
+    assert (again.exit_code, again.final.adopted) == (0, 3)
+    assert len(sim.audio_requests()) == asked
+    stamps = {(tmp_path / path).lstat().st_mtime_ns for path in files(tmp_path)}
+    assert stamps == {mtime_ns(later)}
+
+
 def test_a_job_without_a_time_finds_nothing(eye: Eye) -> None:
     place(eye, f"{SHORT}.wav")
     timeless = entry()
