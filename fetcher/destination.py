@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_FOLDER = ".fetcher"
+PARTS_FOLDER = "partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Destination:
     @property
     def parts(self) -> Path:
         """Return the folder of unfinished files."""
-        return self.own_state / "partial"
+        return self.own_state / PARTS_FOLDER
 
     @property
     def manifest(self) -> Path:
@@ -44,23 +46,41 @@ class Destination:
         return self.state / schema.FILE_NAME
 
     def prepare(self) -> None:
-        """Make whatever folder is missing. Raises StorageError."""
-        _make(self.root, 0o777)
-        if self.own_state.is_symlink():
+        """Make whatever folder is missing. Raises StorageError; nothing is changed then."""
+        if (link := self.link()) is not None:
             raise StorageError(
-                f"{self.own_state} is a link, which could lead out of the destination. Remove "
-                "it; to keep the manifest elsewhere, use --state-dir."
+                f"{link} is a link, which could lead out of the destination. Remove it; to keep "
+                "the manifest elsewhere, use --state-dir."
             )
+        _make(self.root, 0o777)
         for folder in (self.own_state, self.state, self.parts):
             _make(folder, 0o700)
-            with contextlib.suppress(OSError):
-                folder.chmod(0o700)
+        for folder in {self.own_state, self.parts, self.state.resolve()}:
+            _close_to_others(folder)
+
+    def link(self) -> Path | None:
+        """Return which of fetcher's own folders in DIR is a symbolic link, None when none is.
+
+        What is in them is changed and removed without asking, so none is followed. A state
+        folder that the user has named elsewhere may be one.
+        """
+        return next((one for one in (self.own_state, self.parts) if one.is_symlink()), None)
 
     @contextlib.contextmanager
     def held(self, *, command: str, wait_s: float) -> Iterator[None]:
         """Be the one process that writes here. Raises LockedError, StorageError."""
         with held([self.own_state, self.state], command=command, wait_s=wait_s):
             yield
+
+
+def _close_to_others(folder: Path) -> None:
+    """Let only the owner in, where that can be said; a link that appears is not followed."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, 0o700)
+        finally:
+            os.close(fd)
 
 
 def _make(folder: Path, mode: int) -> None:

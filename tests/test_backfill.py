@@ -771,6 +771,23 @@ async def test_a_destination_that_is_a_file_is_a_storage_error(
     assert dest.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", [".fetcher", ".fetcher/partial"])
+async def test_a_folder_of_fetchers_own_that_is_a_link_is_told_and_not_followed(
+    name: str, tmp_path: Path, sim: Simulator
+) -> None:
+    """What is in these folders is removed when a run ends: it must not be the user's."""
+    sim.add_job()
+    victim, dest = tmp_path / "victim", tmp_path / "dest"
+    victim.mkdir(mode=0o755)
+    (victim / "precious.txt").write_text("mine")
+    (dest / name).parent.mkdir(parents=True)
+    (dest / name).symlink_to(victim)
+    before = everything(victim)
+    with pytest.raises(StorageError, match="is a link"):
+        await run(sim.api_url, dest)
+    assert everything(victim) == before
+
+
 async def test_a_second_run_in_one_process_is_refused(tmp_path: Path, sim: Simulator) -> None:
     sim.add_job(size_bytes=300_000, serving=Serving(rate_bytes_s=300_000))  # held for a second
 

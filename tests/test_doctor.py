@@ -491,7 +491,10 @@ async def test_a_file_in_place_of_the_destination_is_6(sim: Simulator, patient: 
     assert patient.dest.read_text() == "mine"
 
 
-@pytest.mark.parametrize("kind", ["parent is a file", "dangling link", "state link", "state file"])
+KINDS = ["parent is a file", "dangling link", "state link", "link in it", "state file"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_whatever_stands_in_the_way_of_the_folders_is_6(
     sim: Simulator, patient: Patient, kind: str
 ) -> None:
@@ -504,6 +507,9 @@ async def test_whatever_stands_in_the_way_of_the_folders_is_6(
         case "state link":
             patient.dest.mkdir()
             (patient.dest / ".fetcher").symlink_to(patient.folder)
+        case "link in it":
+            (patient.dest / ".fetcher").mkdir(parents=True)
+            (patient.dest / ".fetcher" / "partial").symlink_to(patient.folder)
         case _:
             patient.dest.mkdir()
             (patient.dest / ".fetcher").write_text("")

@@ -437,6 +437,25 @@ def test_purging_keeps_what_is_named_and_whatever_is_no_file(parts: Parts, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_purging_never_follows_a_link_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    victim, link = tmp_path / "victim", tmp_path / "partial"
+    victim.mkdir()
+    (victim / "precious.txt").write_text("mine")
+    link.symlink_to(victim)
+    with pytest.raises(StorageError):
+        Parts(link).purge()
+    assert (victim / "precious.txt").read_text() == "mine"
+
+
+def test_a_journal_is_not_written_through_a_link(parts: Parts, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (parts.folder / f"{KEY}.journal.new").symlink_to(precious)
+    with pytest.raises(PlaceError):
+        parts.begin(KEY, VERSION)
+    assert precious.read_text() == "mine"
+
+
 # ---- stretches ---------------------------------------------------------------------------
 
 

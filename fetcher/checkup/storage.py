@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from fetcher.checkup.findings import Finding, good, problem, warning
 from fetcher.checkup.mounts import mount_of
 from fetcher.checkup.patience import within
+from fetcher.destination import PARTS_FOLDER
 from fetcher.errors import StorageError
 from fetcher.files.sealing import sync_folder, write_durable
 from fetcher.report.units import human_bytes, human_count
@@ -113,9 +114,10 @@ def _obstacle(folder: Path, inner: Path) -> tuple[str, str] | None:
         if nearest.is_symlink():
             return f"{nearest} is a link that leads to no folder", f"mend it, or {_ANOTHER}"
         return f"{nearest} is a file, where a folder should be", _ANOTHER
-    if inner != folder and inner.is_symlink():
-        found = f"{inner} is a link, which could lead out of the destination"
-        return found, "remove it; to keep the manifest elsewhere, use --state-dir"
+    for own in (inner, inner / PARTS_FOLDER):
+        if inner != folder and own.is_symlink():
+            found = f"{own} is a link, which could lead out of the destination"
+            return found, "remove it; to keep the manifest elsewhere, use --state-dir"
     if inner != folder and os.path.lexists(inner) and not inner.is_dir():
         return f"{inner} is a file, where fetcher's own folder should be", "move it away"
     return None

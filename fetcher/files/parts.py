@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fetcher.errors import StorageError
 from fetcher.files.trouble import explained
 from fetcher.models import Partial, Validator
 from fetcher.proof import Digest, Digester
@@ -81,7 +82,8 @@ class Part:
 
     def _begin_journal(self) -> int:
         fresh = self._journal_path.with_name(self._journal_path.name + ".new")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(fresh, flags, 0o600)
         try:
             os.write(fd, _header(self.version))
             if self.bytes_written:
@@ -241,12 +243,24 @@ class Parts:
                 leftover.unlink(missing_ok=True)
 
     def purge(self, *, keep: Iterable[str] = ()) -> None:
-        """Remove every file in the folder but those of the keys to keep; no folders."""
+        """Remove every file in the folder but those of the keys to keep; no folders.
+
+        A link in the place of the folder is not followed. Raises StorageError.
+        """
         kept = {f"{key}{end}" for key in keep for end in (".part", ".journal")}
-        with explained(self.folder):
-            for leftover in self.folder.iterdir():
-                if leftover.name not in kept and (leftover.is_symlink() or not leftover.is_dir()):
-                    leftover.unlink(missing_ok=True)
+        try:
+            fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                with os.scandir(fd) as found:
+                    files = [one.name for one in found if not one.is_dir(follow_symlinks=False)]
+                for name in files:
+                    if name not in kept:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be emptied: {error.strerror}") from error
 
 
 def _parse_header(line: bytes) -> Version:
