@@ -1,7 +1,8 @@
 """The account of a run: every record that was seen falls into exactly one class. Pure.
 
-Records are counted by their row number in a bitmap (125 KB for a million), so that
-overlapping pages and duplicates count once without holding the history in memory.
+The class of a record is kept by the row number of its clean file, in a byte (1 MB for a
+million), so that overlapping pages and duplicates count once, and a record that changes
+leaves the class that it is really in, without holding the history in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from fetcher.models import State, Variant
 from fetcher.plan import TODO
 
 if TYPE_CHECKING:
-    from fetcher.models import Entry, JobId
+    from fetcher.models import Entry
+    from fetcher.plan import Known
 
 
 class Class(Enum):
@@ -31,6 +33,8 @@ class Class(Enum):
     TODO = auto()  # to be fetched; whatever is left of it when a run ends counts as pending
 
 
+_CLASSES = {one.value: one for one in Class}
+_GROWTH_ROWS = 4096
 _OF_STATE = {
     State.COMPLETE: Class.ALREADY,
     State.WAITING: Class.PENDING,
@@ -57,7 +61,7 @@ class Rows:
             return False
         index = seq >> 3
         if index >= len(self._bits):
-            self._bits.extend(bytes(index + 4096 - len(self._bits)))
+            self._bits.extend(bytes(index + _GROWTH_ROWS - len(self._bits)))
         self._bits[index] |= 1 << (seq & 7)
         return True
 
@@ -73,17 +77,19 @@ class Rows:
 class Account:
     """Counts by class, bytes, and what the final event needs.
 
-    `left_out`: rows that were to be fetched and then were not (`--max-downloads`).
+    `files_downloaded` counts originals too. `left_out`: rows that were to be fetched and
+    then were not (`--max-downloads`).
     """
 
     counts: Counter[Class] = field(default_factory=Counter)
     invalid: int = 0
+    files_downloaded: int = 0
     bytes_stored: int = 0
     bytes_fetched: int = 0
-    failed_originals: set[JobId] = field(default_factory=set)
     left_out: Rows = field(default_factory=Rows)
-    _seen: Rows = field(default_factory=Rows)
-    _failed: Rows = field(default_factory=Rows)
+    _classes: bytearray = field(default_factory=bytearray)  # by row; 0: not seen
+    _without_original: Rows = field(default_factory=Rows)  # records whose original failed
+    _record_of: dict[int, int] = field(default_factory=dict)  # originals under way: their record
 
     @property
     def records(self) -> int:
@@ -91,42 +97,70 @@ class Account:
         return self.counts.total()
 
     def listed(self, seq: int, before: State | None, after: State) -> bool:
-        """Count a record that a page showed; return whether this run sees it for the first time."""
-        if self._seen.add(seq):
-            self.counts[_OF_STATE[after]] += 1
+        """Count a record that a page showed; return whether this run sees it for the first time.
+
+        `before` and `after` are the states of its clean file. A record that has gone on
+        since the page was recorded stays where it is.
+        """
+        now = self._class(seq)
+        if now is None:
+            self._put(seq, _OF_STATE[after])
             return True
-        if before is not None and before is not after:
-            self._move(_OF_STATE[before], _OF_STATE[after])
+        if before is not None and before is not after and now is _OF_STATE[before]:
+            self._put(seq, _OF_STATE[after])
         return False
 
-    def taken(self, entry: Entry) -> None:
+    def taken(self, entry: Entry, record: Known | None = None) -> None:
         """Count a file that is about to be fetched.
 
         It may be new here: an earlier run left it and no page has shown it. Or it has
-        failed in this run and is tried once more.
+        failed in this run and is tried once more. `record`: what is known of the clean file
+        of the job, where the file is its original.
         """
-        if entry.variant is not Variant.DENOISED:
-            return
-        if self._seen.add(entry.seq):
-            self.counts[Class.TODO] += 1
-        elif self._failed.discard(entry.seq):
-            self._move(Class.FAILED, Class.TODO)
+        if entry.variant is Variant.DENOISED:
+            self._put(entry.seq, Class.TODO)
+        elif record is not None:
+            self._record_of[entry.seq] = record.seq
+            if self._class(record.seq) is None:
+                self._put(record.seq, _OF_STATE[record.state])
 
     def ended(self, entry: Entry, outcome: Class, *, stored: int = 0) -> None:
-        """Count how the fetching of one file ended, and the bytes that are in place."""
+        """Count how the fetching of one file ended, and the bytes that are in place.
+
+        A job whose original could not be fetched has failed, whatever became of its clean
+        file, until the original comes after all.
+        """
         self.bytes_stored += stored
+        self.files_downloaded += outcome is Class.DOWNLOADED
         if outcome is Class.FILTERED:
             self.left_out.add(entry.seq)
         if entry.variant is Variant.DENOISED:
-            self._move(Class.TODO, outcome)
-            if outcome is Class.FAILED:
-                self._failed.add(entry.seq)
-        elif outcome is Class.FAILED:
-            self.failed_originals.add(entry.job.id)
-        elif outcome in {Class.DOWNLOADED, Class.ADOPTED}:
-            self.failed_originals.discard(entry.job.id)
+            self._put(entry.seq, outcome)
+        elif (seq := self._record_of.pop(entry.seq, None)) is not None:
+            self._put_original(seq, has_failed=outcome is Class.FAILED)
 
-    def _move(self, before: Class, after: Class) -> None:
-        if before is not after and self.counts[before] > 0:
+    def _class(self, seq: int) -> Class | None:
+        """Return what became of a record's clean file, None where it was not seen."""
+        return _CLASSES.get(self._classes[seq]) if seq < len(self._classes) else None
+
+    def _put(self, seq: int, after: Class) -> None:
+        before = self._class(seq)
+        if seq >= len(self._classes):
+            self._classes.extend(bytes(seq + _GROWTH_ROWS - len(self._classes)))
+        self._classes[seq] = after.value
+        if before is None:
+            self.counts[after] += 1
+        elif seq not in self._without_original:
             self.counts[before] -= 1
             self.counts[after] += 1
+
+    def _put_original(self, seq: int, *, has_failed: bool) -> None:
+        its_class = self._class(seq)
+        if its_class is None:
+            return
+        if has_failed and self._without_original.add(seq):
+            self.counts[its_class] -= 1
+            self.counts[Class.FAILED] += 1
+        elif not has_failed and self._without_original.discard(seq):
+            self.counts[Class.FAILED] -= 1
+            self.counts[its_class] += 1

@@ -168,7 +168,7 @@ class Fetcher:
             exit_code = await self._end_of(run, _backfill(run))
             if not exit_code:
                 await asyncio.to_thread(run.parts.purge)
-            return await run.completed(exit_code)
+            return run.completed(exit_code)
 
     async def _watched(self, sink: Sink, after: Afterwards) -> RunCompleted:
         from fetcher.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
@@ -186,7 +186,7 @@ class Fetcher:
             exit_code = await self._end_of(run, watch.serve())
             if not exit_code:
                 await asyncio.to_thread(run.parts.purge)
-            return await run.completed(exit_code)
+            return run.completed(exit_code)
 
     async def run_plan(self, sink: Sink) -> RunCompleted:
         """Tell of what a backfill would do; return the final event.
@@ -214,8 +214,7 @@ class Fetcher:
         except FetcherError as error:
             run.sink(Notice("ERROR", str(error)))
             return error.exit_code
-        failed = run.account.counts[Class.FAILED] + len(run.account.failed_originals)
-        return 1 if failed else 0
+        return 1 if run.account.counts[Class.FAILED] else 0
 
 
 def _cancel_once(task: asyncio.Task[RunCompleted]) -> None:

@@ -16,7 +16,7 @@ from fetcher.events import DownloadFailed, DownloadFiltered
 from fetcher.files.parts import part_key
 from fetcher.finish import Finisher, Ready
 from fetcher.manifest.store import Store
-from fetcher.models import State
+from fetcher.models import State, Variant
 from fetcher.names import path_key
 from fetcher.plan import Action, Local, decide
 from fetcher.threads import run
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from fetcher.finish import Desk
     from fetcher.look import Eye
     from fetcher.manifest.manifest import Manifest
-    from fetcher.models import Entry
+    from fetcher.models import Entry, JobId
+    from fetcher.plan import Known
     from fetcher.transfer import Means
     from fetcher.underway import Kit
 
@@ -173,9 +174,10 @@ class Pipeline:
             found = await self._claimed(
                 entries, await run(plant.threads, plant.eye.look_all, entries)
             )
+            records = await self._records_of_originals(entries)
             left_out: list[Entry] = []
             for entry, local in zip(entries, found, strict=True):
-                plant.account.taken(entry)
+                plant.account.taken(entry, records.get(entry.job.id))
                 if self._is_wanted(entry, local):
                     self._busy += 1
                     await self._tasks.put(Task(entry, local))
@@ -183,6 +185,11 @@ class Pipeline:
                     left_out.append(entry)
             await self._leave_out(left_out)
             self._cursor = batch[-1][0]
+
+    async def _records_of_originals(self, entries: list[Entry]) -> dict[JobId, Known]:
+        """Return what is known of the clean files of those jobs whose originals are among them."""
+        ids = [one.job.id for one in entries if one.variant is Variant.ORIGINAL]
+        return await self._plant.manifest.do(Store.look_up, ids) if ids else {}
 
     async def _claimed(self, entries: list[Entry], found: list[Local]) -> list[Local]:
         """Return what was found, but for files that are other jobs'.

@@ -47,6 +47,6 @@ async def refresh(fetcher: Fetcher, sink: Sink) -> RunCompleted:
     async with opened(fetcher.settings, sink, command="list --refresh") as run:
         if not await until_stopped(run.list_all(), fetcher.stop):
             exit_code = fetcher.stop.exit_code or STOPPED_BY_SIGINT
-        final = await run.completed(exit_code)
+        final = run.completed(exit_code)
     sink(final)
     return final

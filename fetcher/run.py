@@ -145,29 +145,15 @@ class Run:
             self.sink(QueueGrew(left))
             self.downloads.wake()
 
-    async def completed(self, exit_code: int) -> RunCompleted:
+    def completed(self, exit_code: int) -> RunCompleted:
         """Return the final event: the account, which adds up."""
         counts = self.account.counts
-        downloaded, already = counts[Class.DOWNLOADED], counts[Class.ALREADY]
-        adopted, failed = counts[Class.ADOPTED], counts[Class.FAILED]
-        for job_id in self.account.failed_originals:
-            # A job whose clean file is here but whose original is not counts as failed.
-            seen = (await self.manifest.do(Store.look_up, [job_id])).get(job_id)
-            if seen is None or seen.state is not State.COMPLETE:
-                continue
-            failed += 1
-            if downloaded:
-                downloaded -= 1
-            elif already:
-                already -= 1
-            else:
-                adopted -= 1
         return RunCompleted(
             records=self.account.records,
-            downloaded=downloaded,
-            adopted=adopted,
-            already=already,
-            failed=failed,
+            downloaded=counts[Class.DOWNLOADED],
+            adopted=counts[Class.ADOPTED],
+            already=counts[Class.ALREADY],
+            failed=counts[Class.FAILED],
             pending=counts[Class.PENDING] + counts[Class.TODO],
             rejected=counts[Class.REJECTED],
             filtered=counts[Class.FILTERED],

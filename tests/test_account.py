@@ -19,6 +19,7 @@ from fetcher.manifest import schema
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.store import Store, Stored
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
+from fetcher.plan import Known
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -126,21 +127,70 @@ def test_a_file_that_failed_and_is_tried_again_counts_once() -> None:
     assert counted(account) == {Class.DOWNLOADED: 1}
 
 
-@pytest.mark.parametrize("outcome", OUTCOMES)
-def test_originals_are_not_counted_as_records(outcome: Class) -> None:
-    account = Account()
+def known(seq: int, state: State) -> Known:
+    return Known(seq, "success", None, state, 0, None)
+
+
+def end_original(account: Account, outcome: Class, state: State = State.COMPLETE) -> None:
+    """Take the original of record 1, whose clean file is in that state, and end it so."""
     original = entry(2, Variant.ORIGINAL)
-    account.taken(original)
+    account.taken(original, known(1, state))
     account.ended(original, outcome, stored=3)
-    assert (account.records, account.bytes_stored) == (0, 3)
-    assert account.failed_originals == ({original.job.id} if outcome is Class.FAILED else set())
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_an_original_is_no_record_of_its_own(outcome: Class) -> None:
+    account = Account()
+    account.listed(1, None, State.COMPLETE)
+    end_original(account, outcome)
+    expected = Class.FAILED if outcome is Class.FAILED else Class.ALREADY
+    assert (counted(account), account.bytes_stored) == ({expected: 1}, 3)
+    assert account.files_downloaded == (outcome is Class.DOWNLOADED)
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_record_of_which_only_the_original_is_fetched_was_seen(outcome: Class) -> None:
+    account = Account()
+    end_original(account, outcome)
+    assert account.records == 1
+    assert account.listed(1, State.COMPLETE, State.COMPLETE) is False
+    assert account.records == 1
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_failed_original_is_taken_from_the_class_of_its_own_record(outcome: Class) -> None:
+    account = Account()
+    for seq in (1, 7):
+        account.taken(entry(seq))
+    account.ended(entry(1), outcome)
+    account.ended(entry(7), Class.DOWNLOADED)
+    end_original(account, Class.FAILED)
+    assert counted(account) == {Class.FAILED: 1, Class.DOWNLOADED: 1}
+
+
+def test_a_failed_original_counts_whatever_becomes_of_the_clean_file_later() -> None:
+    account = Account()
+    account.taken(entry(1))
+    end_original(account, Class.FAILED, State.QUEUED)
+    account.ended(entry(1), Class.DOWNLOADED)
+    assert counted(account) == {Class.FAILED: 1}
 
 
 def test_an_original_that_comes_after_all_is_no_failure() -> None:
     account = Account()
-    account.ended(entry(2, Variant.ORIGINAL), Class.FAILED)
-    account.ended(entry(2, Variant.ORIGINAL), Class.DOWNLOADED)
-    assert account.failed_originals == set()
+    for outcome in (Class.FAILED, Class.FAILED, Class.DOWNLOADED):
+        end_original(account, outcome)
+    assert counted(account) == {Class.ALREADY: 1}
+
+
+def test_a_page_that_is_counted_late_takes_nothing_back() -> None:
+    """A file may be fetched between the recording of its page and the counting of it."""
+    account = Account()
+    account.listed(1, None, State.WAITING)
+    account.taken(entry(1))
+    account.ended(entry(1), Class.DOWNLOADED)
+    account.listed(1, State.WAITING, State.QUEUED)
+    assert counted(account) == {Class.DOWNLOADED: 1}
 
 
 def test_rows_that_were_left_out_are_told_apart() -> None:
@@ -156,7 +206,7 @@ def test_rows_that_were_left_out_are_told_apart() -> None:
 LISTING = st.dictionaries(st.integers(0, 7), st.sampled_from(list(Status)), max_size=8)
 PASSES = st.lists(
     st.tuples(
-        st.lists(LISTING, max_size=3), st.lists(st.sampled_from(OUTCOMES), min_size=8, max_size=8)
+        st.lists(LISTING, max_size=3), st.lists(st.sampled_from(OUTCOMES), min_size=16, max_size=16)
     ),
     max_size=4,
 )
@@ -164,14 +214,22 @@ PASSES = st.lists(
 
 def job(number: int, status: Status) -> Job:
     at = START + timedelta(minutes=number)
-    return Job(JobId(f"job-{number}"), status, audio_url="https://x/a.wav", created_at=at)
+    return Job(
+        JobId(f"job-{number}"),
+        status,
+        audio_url="https://x/a.wav",
+        original_audio_url="https://x/b.wav",
+        created_at=at,
+    )
 
 
-def expected_class(state: State, last: Class | None) -> Class:
-    """Return the class that a record must have, from its row and how its file last ended.
+def expected_class(state: State, last: Class | None, last_original: Class | None) -> Class:
+    """Return the class that a record must have, from its row and how its files last ended.
 
     A file that failed and is queued once more has failed until it is taken.
     """
+    if last_original is Class.FAILED:
+        return Class.FAILED
     if last is Class.FAILED and state is State.QUEUED:
         return Class.FAILED
     if last is not None and state in {State.COMPLETE, State.FAILED, State.FILTERED}:
@@ -185,21 +243,22 @@ def expected_class(state: State, last: Class | None) -> Class:
 
 
 @settings(deadline=None, max_examples=80)
-@given(earlier=LISTING, passes=PASSES)
+@given(earlier=LISTING, passes=PASSES, originals=st.booleans())
 def test_the_account_of_a_watch_adds_up_after_every_step(
     earlier: dict[int, Status],
     passes: list[tuple[list[dict[int, Status]], list[Class]]],
+    originals: bool,
 ) -> None:
     """Listings and outcomes in any order; the manifest's rows say what the account must be."""
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(Store(Path(folder) / schema.FILE_NAME)) as store,
     ):
-        first = Intake(Rules(), originals=False, run_base=0, retry_base=0)
+        first = Intake(Rules(), originals=originals, run_base=0, retry_base=0)
         store.absorb([job(n, status) for n, status in earlier.items()], first, {})
         run = replace(first, run_base=store.sync_tickets())
         account, cursor = Account(), run.run_base
-        last: dict[JobId, Class] = {}
+        last: dict[tuple[JobId, Variant], Class] = {}
         seen: set[JobId] = set()
         for listings, outcomes in passes:
             again = replace(run, retry_base=store.sync_tickets())
@@ -212,10 +271,10 @@ def test_the_account_of_a_watch_adds_up_after_every_step(
             store.requeue(run.run_base)
             for (ticket, taken), outcome in zip(store.take(cursor, 99), outcomes, strict=False):
                 cursor = ticket
-                account.taken(taken)
+                account.taken(taken, store.look_up([taken.job.id])[taken.job.id])
                 settle(store, taken, outcome)
                 account.ended(taken, outcome)
-                last[taken.job.id] = outcome
+                last[taken.job.id, taken.variant] = outcome
                 seen.add(taken.job.id)
                 check(store, account, seen, last)
 
@@ -231,8 +290,13 @@ def settle(store: Store, taken: Entry, outcome: Class) -> None:
             store.complete([Stored(taken.seq, path, path, 1, "ab" * 32, START)])
 
 
-def check(store: Store, account: Account, seen: set[JobId], last: dict[JobId, Class]) -> None:
+def check(
+    store: Store, account: Account, seen: set[JobId], last: dict[tuple[JobId, Variant], Class]
+) -> None:
     rows = store.look_up(sorted(seen))
-    expected = Counter(expected_class(rows[one].state, last.get(one)) for one in seen)
+    expected = Counter(
+        expected_class(rows[one].state, *(last.get((one, variant)) for variant in Variant))
+        for one in seen
+    )
     assert counted(account) == dict(expected)
     assert account.records == len(seen)

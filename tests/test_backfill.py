@@ -655,6 +655,17 @@ async def test_an_original_that_fails_fails_its_job(tmp_path: Path, sim: Simulat
     assert (ran.final.downloaded, ran.final.failed) == (1, 1)
 
 
+async def test_an_original_that_fails_takes_its_own_job_from_those_already_here(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    old = sim.add_job()
+    await run(sim.api_url, tmp_path)
+    sim.faults.add(Fault("original", times=None, status=404, job=old))
+    sim.add_job()
+    ran = await run(sim.api_url, tmp_path, originals=True)
+    assert (ran.final.downloaded, ran.final.already, ran.final.failed) == (1, 0, 1)
+
+
 @pytest.mark.parametrize(
     ("said_s", "mode", "expected"),
     [

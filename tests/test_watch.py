@@ -22,6 +22,7 @@ from support import (
     check_mirror,
     eventually,
     files,
+    run,
     settings,
     unfinished,
 )
@@ -325,6 +326,21 @@ async def test_after_a_job_has_disappeared_polls_cost_what_they_did(
         sim.delete(jobs[250])
         await at.more_polls(5)
         assert [event.requests for event in at.of(PollCompleted)[-2:]] == [1, 1]
+
+
+async def test_a_job_of_which_only_the_original_is_tried_is_counted_once(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    """The short poll shows other jobs only: the one with the lost original is further down."""
+    sim.add_jobs(3)
+    sim.faults.add(Fault("original", times=None, status=404, job=sim.ids[0]))
+    for _ in range(2):
+        sim.add_job(status="failed")
+    options: dict[str, Any] = {"originals": True, "page_size": 1, "retries": 0}
+    await run(sim.api_url, tmp_path, **options)
+    ran = await until_idle(sim, tmp_path, **options)
+    assert (ran.final.failed, ran.final.adopted, ran.final.already) == (1, 0, 0)
+    assert ran.final.records == 1 + ran.final.rejected
 
 
 # ---- streams that lie --------------------------------------------------------------------
