@@ -32,13 +32,13 @@ class Afterwards:
         if self.hooks is not None:
             await self.hooks.finished(done)
 
-    async def run_ended(self, final: RunCompleted) -> None:
+    async def run_ended(self, final: RunCompleted, *, has_downloaded: bool) -> None:
         """Wait for all commands, then tell how the run ended. Nothing of the run is held then.
 
         Returns within seconds once a stop is asked for.
         """
         if self.hooks is not None:
-            await self.hooks.settle(final)
+            await self.hooks.settle(final, has_downloaded=has_downloaded)
         if self.ping is not None:
             await self.ping.ended(final.exit_code)
 

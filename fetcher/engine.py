@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from fetcher.account import Class
 from fetcher.afterwards import afterwards
@@ -66,6 +66,13 @@ async def until_stopped(work: Awaitable[object], stop: Stop) -> bool:
     if task.done() and not task.cancelled() and task.exception() is not None:
         await task
     return False
+
+
+class _End(NamedTuple):
+    """How a run ended, and whether it downloaded anything, originals included."""
+
+    final: RunCompleted
+    has_downloaded: bool
 
 
 class Fetcher:
@@ -138,25 +145,26 @@ class Fetcher:
     async def _run(
         self,
         sink: Sink,
-        work: Callable[[Sink, Afterwards], Awaitable[RunCompleted]],
+        work: Callable[[Sink, Afterwards], Awaitable[_End]],
         *,
         is_endless: bool,
     ) -> RunCompleted:
         """Carry a run out, and what is to follow it; a signal ends an endless one well."""
         async with afterwards(self.settings, sink, self.stop.asked) as after:
             try:
-                final = await work(sink, after)
+                final, has_downloaded = await work(sink, after)
             except LockedError:
                 if self.stop.exit_code is None:
                     raise
                 final = RunCompleted(exit_code=self.stop.exit_code)  # while it waited for DEST
+                has_downloaded = False
             if is_endless and self.stop.is_asked() and final.exit_code in _SIGNALLED:
                 final = replace(final, exit_code=0)
-            await after.run_ended(final)
+            await after.run_ended(final, has_downloaded=has_downloaded)
             sink(final)
             return final
 
-    async def _backfilled(self, sink: Sink, after: Afterwards) -> RunCompleted:
+    async def _backfilled(self, sink: Sink, after: Afterwards) -> _End:
         async with opened(
             self.settings,
             sink,
@@ -168,9 +176,9 @@ class Fetcher:
             exit_code = await self._end_of(run, _backfill(run))
             if not exit_code:
                 await asyncio.to_thread(run.parts.purge)
-            return run.completed(exit_code)
+            return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
-    async def _watched(self, sink: Sink, after: Afterwards) -> RunCompleted:
+    async def _watched(self, sink: Sink, after: Afterwards) -> _End:
         from fetcher.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
 
         async with opened(
@@ -186,7 +194,7 @@ class Fetcher:
             exit_code = await self._end_of(run, watch.serve())
             if not exit_code:
                 await asyncio.to_thread(run.parts.purge)
-            return run.completed(exit_code)
+            return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
     async def run_plan(self, sink: Sink) -> RunCompleted:
         """Tell of what a backfill would do; return the final event.

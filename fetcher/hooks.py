@@ -112,13 +112,14 @@ class Hooks:
         if self._words:
             await self._queue.put(done)
 
-    async def settle(self, final: RunCompleted) -> None:
+    async def settle(self, final: RunCompleted, *, has_downloaded: bool) -> None:
         """Wait for the commands of all files; then let `--exec-after` run if one is due.
 
-        It is due when the run downloaded something. After a stop they have seconds.
+        It is due when the run downloaded something, be it an original of a job whose clean
+        file was here already. After a stop they have seconds.
         """
         await self._queue.join()
-        if self._last_words and final.downloaded:
+        if self._last_words and has_downloaded:
             await self._run_last(final)
 
     async def _keep_time(self) -> None:

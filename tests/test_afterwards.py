@@ -104,6 +104,16 @@ async def test_the_last_command_runs_once_and_only_after_downloads(
     assert seen.read_text().splitlines() == ["ran"]
 
 
+async def test_the_last_command_runs_after_originals_alone(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_jobs(2)
+    sim.faults.add(Fault("original", times=None, status=404, job=sim.ids[0]))
+    seen, dest = tmp_path / "seen", tmp_path / "dest"
+    await run(sim.api_url, dest)
+    ran = await run(sim.api_url, dest, originals=True, exec_after=python(append(seen), "ran"))
+    assert (ran.final.downloaded, ran.final.already, ran.final.failed) == (0, 1, 1)
+    assert seen.read_text().splitlines() == ["ran"]
+
+
 async def test_the_last_command_finds_the_destination_free(sim: Simulator, tmp_path: Path) -> None:
     sim.add_job()
     words = ["-m", "fetcher", "backfill", "--api-url", sim.api_url, "--dest", str(tmp_path)]

@@ -88,7 +88,7 @@ class Desk:
         async with self.hooks(command, **options) as hooks:
             for done in files:
                 await hooks.finished(done)
-            await hooks.settle(RunCompleted(downloaded=len(files)))
+            await hooks.settle(RunCompleted(), has_downloaded=bool(files))
 
     def read(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
@@ -400,14 +400,14 @@ async def test_downloads_wait_once_too_many_files_wait(desk: Desk) -> None:
         assert not blocked.done()
         (desk.folder / "go").touch()
         await blocked
-        await hooks.settle(RunCompleted())
+        await hooks.settle(RunCompleted(), has_downloaded=False)
     assert len(list(desk.folder.glob("seen.*"))) == 3
 
 
 async def test_without_commands_nothing_happens(desk: Desk) -> None:
     async with desk.hooks() as hooks:
         await hooks.finished(finished())
-        await hooks.settle(RunCompleted(downloaded=1))
+        await hooks.settle(RunCompleted(), has_downloaded=True)
     assert desk.events == []
 
 
@@ -423,7 +423,9 @@ async def test_a_stop_lets_short_commands_end_by_themselves(desk: Desk) -> None:
         await hooks.finished(finished())
         await eventually((desk.folder / "ready").exists)
         desk.stop.ask(143)
-        settling = asyncio.create_task(hooks.settle(RunCompleted(exit_code=143)))
+        settling = asyncio.create_task(
+            hooks.settle(RunCompleted(exit_code=143), has_downloaded=False)
+        )
         await asyncio.sleep(0.05)
         (desk.folder / "go").touch()
         await settling
@@ -442,7 +444,7 @@ async def test_a_stop_ends_what_takes_longer_and_starts_nothing_more(
         await eventually((desk.folder / "ready").exists)
         desk.stop.ask(130)
         began_s = time.monotonic()
-        await hooks.settle(RunCompleted(exit_code=130))
+        await hooks.settle(RunCompleted(exit_code=130), has_downloaded=False)
         assert time.monotonic() - began_s < 2
     assert [event.code for event in desk.failures] == [None] * 3
     assert ["was ended" in event.reason for event in desk.failures] == [True, False, False]
@@ -467,7 +469,7 @@ FINAL = RunCompleted(
 
 async def test_the_last_command_is_told_how_the_run_went(desk: Desk) -> None:
     async with desk.hooks(exec_after=desk.python(TELL_AFTER)) as hooks:
-        await hooks.settle(FINAL)
+        await hooks.settle(FINAL, has_downloaded=True)
     told = desk.read("after")
     assert {name: told[f"FETCHER_{name.upper()}"] for name in RUN_FACTS} == {
         name: str(getattr(FINAL, name)) for name in RUN_FACTS
@@ -480,7 +482,7 @@ async def test_a_fetcher_started_by_a_command_is_not_confused(desk: Desk) -> Non
     final = replace(FINAL, failed=2)
     async with desk.hooks(desk.python(TELL_ENVIRONMENT), exec_after=last) as hooks:
         await hooks.finished(finished())
-        await hooks.settle(final)
+        await hooks.settle(final, has_downloaded=True)
     for name in ("environment", "after"):
         found = resolve({}, desk.read(name), cwd=desk.folder, user_config_dir=desk.folder)
         assert found.notices == ()
@@ -489,13 +491,13 @@ async def test_a_fetcher_started_by_a_command_is_not_confused(desk: Desk) -> Non
 
 async def test_the_last_command_takes_braces_as_they_are(desk: Desk) -> None:
     async with desk.hooks(exec_after=desk.python(TELL_WORDS, "{path}", "two words")) as hooks:
-        await hooks.settle(FINAL)
+        await hooks.settle(FINAL, has_downloaded=True)
     assert desk.read("words") == ["{path}", "two words"]
 
 
 async def test_the_last_command_does_not_run_where_nothing_was_downloaded(desk: Desk) -> None:
     async with desk.hooks(exec_after=desk.python(TELL_AFTER)) as hooks:
-        await hooks.settle(replace(FINAL, downloaded=0, adopted=2))
+        await hooks.settle(replace(FINAL, downloaded=0, adopted=2), has_downloaded=False)
     assert not (desk.folder / "after").exists()
 
 
@@ -508,7 +510,7 @@ async def test_the_last_command_comes_after_those_of_all_files(desk: Desk) -> No
 
 async def test_a_failing_last_command_is_a_warning_and_no_file_s_failure(desk: Desk) -> None:
     async with desk.hooks(exec_after=desk.python("sys.exit(7)")) as hooks:
-        await hooks.settle(FINAL)
+        await hooks.settle(FINAL, has_downloaded=True)
     [event] = desk.events
     assert isinstance(event, Notice)
     assert event.level == "WARNING"
@@ -523,7 +525,7 @@ async def test_the_last_command_has_a_moment_after_a_stop(desk: Desk) -> None:
         desk.stop.ask(143)
         await asyncio.sleep(0.02)
         began_s = time.monotonic()
-        await hooks.settle(FINAL)
+        await hooks.settle(FINAL, has_downloaded=True)
         assert time.monotonic() - began_s < 2
     assert (desk.folder / "ran").exists()
     assert len(desk.notices) == 1
