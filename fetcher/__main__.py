@@ -3,7 +3,7 @@
 import os
 import sys
 
-from fetcher import cli
+from fetcher import signals
 
 
 def main() -> int:
@@ -17,6 +17,9 @@ def main() -> int:
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
         os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:backslashreplace")
         os.execv(sys.executable, [sys.executable, "-m", "fetcher", *sys.argv[1:]])  # noqa: S606
+    signals.remember()
+    from fetcher import cli  # noqa: PLC0415 - a signal may come while it is imported
+
     return cli.main()
 
 

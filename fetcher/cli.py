@@ -18,7 +18,7 @@ from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from fetcher import __version__
+from fetcher import __version__, signals
 from fetcher.commands import COMMANDS, Command, Environment
 from fetcher.errors import FetcherError, StorageError, UsageError
 from fetcher.kinds import Option, quoted
@@ -183,6 +183,9 @@ def _check_words(command: Command, words: Sequence[str]) -> None:
 
 
 def _dispatch(args: argparse.Namespace, env: Environment) -> int:
+    command = COMMANDS.get(args.command)
+    if command is None or not command.is_run or args.version or args.help:
+        signals.release()
     if args.version:
         env.stdout.write(f"fetcher {__version__}\n")
         return EXIT_DONE

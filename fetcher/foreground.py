@@ -13,6 +13,7 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fetcher import signals
 from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
 from fetcher.errors import FetcherError
 from fetcher.events import RunCompleted
@@ -54,7 +55,8 @@ def conduct(
     `ending` returns what is said at the end, the summary of a run where it is not given.
     SIGINT and SIGTERM stop the run, a second SIGINT ends the process at once; so does the
     SIGHUP of a closed terminal. Without a terminal SIGHUP asks a watch to poll now, as
-    SIGUSR1 does always. Raises FetcherError where the run could not even begin.
+    SIGUSR1 does always. What came while the program started counts as well. Raises
+    FetcherError where the run could not even begin.
     """
     stop = fetcher.stop
     lost: list[OSError] = []
@@ -127,6 +129,8 @@ async def _signals(fetcher: Fetcher, *, has_terminal: bool) -> AsyncIterator[Non
         handlers[signal.SIGHUP] = hung_up
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
+    for number in signals.taken():
+        handlers[number]()
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ from fetcher.simulator import Fault, Serving
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from fetcher.simulator import Simulator
@@ -220,7 +220,98 @@ async def test_a_signal_while_a_name_is_looked_up_is_obeyed(
     assert await asyncio.wait_for(process.wait(), 5) == status
 
 
+IN_AN_IMPORT = """
+import builtins, os, signal, sys
+plain = builtins.__import__
+def spy(name, *args, **options):
+    if name == "fetcher.{module}" and sys.argv[0] != "signalled":
+        sys.argv[0] = "signalled"
+        for number in {numbers}:
+            os.kill(os.getpid(), number)
+    return plain(name, *args, **options)
+builtins.__import__ = spy
+from fetcher.__main__ import main
+sys.exit(main())
+"""
+
+
+async def started_and_signalled(
+    words: list[str], numbers: Sequence[int], module: str = "foreground"
+) -> tuple[int | None, str, str]:
+    """Run a command that signals hit when it imports that module; return how it ended."""
+    script = IN_AN_IMPORT.format(module=module, numbers=[int(one) for one in numbers])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, *words),
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "MUNSIT_API_KEY": KEY},
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("module", ["commands", "foreground"])
+@pytest.mark.parametrize(
+    ("words", "number", "status"),
+    [
+        (["watch"], signal.SIGTERM, 0),
+        (["watch"], signal.SIGINT, 0),
+        (["watch", "--until-idle"], signal.SIGTERM, 143),
+        (["backfill"], signal.SIGTERM, 143),
+        (["backfill"], signal.SIGINT, 130),
+        (["backfill", "--dry-run"], signal.SIGTERM, 143),
+        (["verify"], signal.SIGINT, 130),
+    ],
+)
+async def test_a_signal_while_the_program_starts_ends_the_run_in_order(
+    words: list[str],
+    number: int,
+    status: int,
+    module: str,
+    sim: Simulator,
+    tmp_path: Path,
+) -> None:
+    sim.add_jobs(3)
+    where = ["--json", "--api-url", sim.api_url, "-d", str(tmp_path), "--min-free", "0"]
+    code, out, err = await started_and_signalled([*words, *where], [number], module)
+    assert (code, "Traceback" in err) == (status, False)
+    last = json.loads(out.splitlines()[-1])
+    assert (last["event"], last["exit_code"]) == ("run.completed", status)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_interrupt_while_the_program_starts_ends_it_at_once(
+    first: int, sim: Simulator, tmp_path: Path
+) -> None:
+    words = ["watch", "--json", "--api-url", sim.api_url, "-d", str(tmp_path)]
+    code, out, err = await started_and_signalled(words, [first, signal.SIGINT])
+    assert (code, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize("words", [["status"], ["list"], ["--version"], ["backfill", "--help"]])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+)
+async def test_a_signal_while_any_other_command_starts_ends_it(
+    words: list[str], number: int, status: int, tmp_path: Path
+) -> None:
+    where = [] if words[-1].startswith("--") else ["-d", str(tmp_path)]
+    code, out, err = await started_and_signalled([*words, *where], [number], "commands")
+    assert (code, out, "Traceback" in err) == (status, "", False)
+
+
+async def test_a_poll_that_is_asked_for_while_the_program_starts_harms_nothing(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_job()
+    words = ["watch", "--until-idle", "--json", "--api-url", sim.api_url, "-d", str(tmp_path)]
+    numbers = [signal.SIGUSR1, signal.SIGHUP]
+    code, out, _ = await started_and_signalled([*words, "--min-free", "0"], numbers)
+    assert (code, json.loads(out.splitlines()[-1])["downloaded"]) == (0, 1)
+
+
 async def test_a_signal_before_anything_was_done_is_obeyed(sim: Simulator, tmp_path: Path) -> None:
+    """The first tenth of a second is Python's own start, in which nothing can be noted."""
     sim.add_jobs(3)
     for delay_s in (0.05, 0.15, 0.3, 0.45):
         async with watcher(sim, tmp_path) as at:

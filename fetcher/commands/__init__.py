@@ -51,7 +51,8 @@ class Command:
     """One command.
 
     `words`: what may follow it that is no option, as help shows it; `most_words`: how many
-    (None: any number). `bare`: takes its own options only, reads no settings.
+    (None: any number). `bare`: takes its own options only, reads no settings. `is_run`:
+    always ends in a run in the foreground, which acts on the signals that came before.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Command:
     words: str = ""
     most_words: int | None = 0
     bare: bool = False
+    is_run: bool = False
 
     @property
     def module(self) -> str:
@@ -89,6 +91,7 @@ _TABLE = (
         "Lists the whole history and downloads each finished job once. Run it as often as you"
         " like: what is already here is not fetched again, and what was cut goes on from where"
         " it stopped.",
+        is_run=True,
     ),
     Command(
         "watch",
@@ -100,6 +103,7 @@ _TABLE = (
         _FETCH,
         "Polls the history, follows the jobs that are being processed, and downloads each one"
         " when it is done. Outages are waited out.",
+        is_run=True,
     ),
     Command(
         "list",
@@ -149,6 +153,7 @@ _TABLE = (
         " ends with 1 where there is one. With --repair a damaged file stays until its"
         " successor is whole; a folder or a link in the way stays for good, and the file gets"
         " its whole id in its name.",
+        is_run=True,
     ),
     Command(
         "retry",
@@ -173,6 +178,7 @@ _TABLE = (
         "the main job against a simulator, with real audio",
         (("fetcher demo", "some seconds, no account needed"),),
         _TRY,
+        is_run=True,
     ),
     Command(
         "simulate",
