@@ -207,6 +207,23 @@ def test_a_damaged_card_hinders_nobody(tmp_path: Path, card: bytes) -> None:
         assert holder(tmp_path) is not None
 
 
+def test_a_named_pipe_in_the_place_of_the_card_hinders_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "holder.json")
+    assert holder(tmp_path) is None
+    with held([tmp_path], command="backfill", wait_s=0):
+        assert holder(tmp_path) is not None
+
+
+def test_a_folder_in_the_place_of_the_card_is_told(tmp_path: Path) -> None:
+    (tmp_path / "holder.json").mkdir()
+    with (
+        pytest.raises(StorageError, match=r"holder\.json"),
+        held([tmp_path], command="backfill", wait_s=0),
+    ):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"holder.json", "lock"}
+
+
 def test_a_folder_in_the_place_of_the_lock_is_told(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with (

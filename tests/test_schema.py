@@ -196,6 +196,16 @@ def test_a_folder_in_the_place_of_the_manifest_is_told(
 
 
 @pytest.mark.parametrize("work", [read_all, write_to])
+def test_a_named_pipe_in_its_place_is_told_at_once(
+    tmp_path: Path, work: Callable[[Path], object]
+) -> None:
+    path = tmp_path / schema.FILE_NAME
+    os.mkfifo(path)
+    with pytest.raises(StorageError, match="no regular file"):
+        work(path)
+
+
+@pytest.mark.parametrize("work", [read_all, write_to])
 def test_a_dangling_link_in_its_place_is_told_and_not_followed(
     tmp_path: Path, work: Callable[[Path], object]
 ) -> None:

@@ -7,7 +7,6 @@ tells a monitor whether polling still succeeds.
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.commands.reading import destination_of, now, tell_notices
 from fetcher.exports import moment
+from fetcher.files.cards import read_card
 from fetcher.files.locks import present_holder
 from fetcher.manifest import schema
 from fetcher.manifest.reader import Reader
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _EXIT_STALE = 1
 _SHOWN_REASONS = 10
 _STATUS_FILE = "status.json"  # written by a watch: `heartbeat`, which is heavy to import
-_MOST_STATUS_BYTES = 64 << 10
 _MEANINGS = {
     State.COMPLETE: "on disk",
     State.WAITING: "not finished by the service",
@@ -111,12 +110,7 @@ def gather(destination: Destination) -> Standing:
 
 def _sign_of_life(destination: Destination) -> dict[str, Any]:
     """Return what a watch said last; empty where none ever ran, or where it is no JSON."""
-    try:
-        with (destination.own_state / _STATUS_FILE).open("rb") as file:
-            said = json.loads(file.read(_MOST_STATUS_BYTES))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+    return read_card(destination.own_state / _STATUS_FILE) or {}
 
 
 def _instant(text: object) -> datetime | None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fetcher.errors import LockedError, StorageError
-from fetcher.files.trouble import explained
+from fetcher.files.cards import read_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,11 +68,8 @@ def is_held(folder: Path) -> bool:
 
 def holder(folder: Path) -> dict[str, str] | None:
     """Return what the last holder said of itself: pid, host, command, since."""
-    try:
-        said = json.loads((folder / _HOLDER).read_text())
-    except (OSError, ValueError):
-        return None
-    return {str(k): str(v) for k, v in said.items()} if isinstance(said, dict) else None
+    said = read_card(folder / _HOLDER)
+    return None if said is None else {str(k): str(v) for k, v in said.items()}
 
 
 def present_holder(folder: Path) -> dict[str, str] | None:
@@ -119,10 +116,18 @@ def _announce(folder: Path, command: str) -> None:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-    with explained(folder):
-        fresh = folder / f"{_HOLDER}.{os.getpid()}"
+    fresh = folder / f"{_HOLDER}.{os.getpid()}"
+    try:
         fresh.write_text(text)
         fresh.replace(folder / _HOLDER)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        why = error.strerror or error
+        raise StorageError(
+            f"{folder / _HOLDER}, which says who works here, cannot be written: {why}. Move away "
+            "what stands there, or check that the folder is writable and not full."
+        ) from error
 
 
 def _withdraw(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from typing import TYPE_CHECKING
 
 from fetcher.errors import FetcherError, ManifestError, StorageError
@@ -250,6 +251,8 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 def _judge_header(path: Path) -> None:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a named pipe would wait for ever
+            raise StorageError(f"The manifest {path} cannot be read (it is no regular file).")
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
             size = file.seek(0, os.SEEK_END)
