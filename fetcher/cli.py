@@ -223,9 +223,11 @@ def _end(error: Exception, args: argparse.Namespace, env: Environment) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _complain(env, f"error: cannot write: {error.strerror}; make room and run it again")
         return StorageError.exit_code
-    from fetcher.commands.fault import record  # noqa: PLC0415 - only a fault pays for it
+    where: Path | None = None
+    with contextlib.suppress(Exception):  # not even this one may keep the message back
+        from fetcher.commands.fault import record  # noqa: PLC0415 - only a fault pays for it
 
-    where = record(error, args, env)
+        where = record(error, args, env)
     kept = f"; {where} says where" if where else ""
     _complain(env, f"error: a fault in fetcher itself ({type(error).__name__}){kept}")
     return EXIT_FAULT

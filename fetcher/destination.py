@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = ".fetcher"
 PARTS_FOLDER = "partial"
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,23 @@ class Destination:
         What is in them is changed and removed without asking, so none is followed. A state
         folder that the user has named elsewhere may be one.
         """
-        return next((one for one in (self.own_state, self.parts) if one.is_symlink()), None)
+        for folder in (self.own_state, self.parts):
+            if os.path.islink(folder):  # noqa: PTH114 - that of Path raises for a name too long
+                return folder
+        return None
+
+    def check_readable(self) -> None:
+        """Raise StorageError where DIR is there but no folder, or where nobody can tell."""
+        try:
+            is_folder = stat.S_ISDIR(self.root.stat().st_mode)
+        except OSError as error:
+            if error.errno not in _NOTHING_THERE:
+                raise StorageError(
+                    f"The folder {self.root} cannot be looked at: {error.strerror}."
+                ) from error
+            return
+        if not is_folder:
+            raise StorageError(f"{self.root} is a file, not a folder: name the folder with -d DIR")
 
     @contextlib.contextmanager
     def held(self, *, command: str, wait_s: float) -> Iterator[None]:

@@ -274,6 +274,52 @@ def test_a_fault_is_recorded_without_key_and_signatures(
     assert Path(named[1]).stat().st_mode & 0o077 == 0
 
 
+def test_a_fault_is_told_whatever_the_folder_is_called(
+    terminal: Terminal, status_runs: Callable[[Run], None], tmp_path: Path
+) -> None:
+    def fail(args: argparse.Namespace, env: Environment) -> int:
+        raise ZeroDivisionError
+
+    status_runs(fail)
+
+    assert terminal.run("status", "-d", "x" * 300) == 70
+    assert str(tmp_path / "tmp") in terminal.err.getvalue()
+
+
+def test_a_fault_in_telling_of_a_fault_changes_no_status(
+    terminal: Terminal, status_runs: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(args: argparse.Namespace, env: Environment) -> int:
+        raise ZeroDivisionError
+
+    status_runs(fail)
+    monkeypatch.setattr("tempfile.tempdir", 7)
+
+    assert terminal.run("status", "-d", "x") == 70
+    assert terminal.err.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "x/" * 3000], ids=["a name", "a path"])
+@pytest.mark.parametrize("option", ["-d", "--state-dir"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("list", "status", "export", "verify", "verify --repair", "retry", "layout --apply"),
+        *("backfill", "watch", "backfill --dry-run"),
+    ],
+)
+def test_a_folder_whose_name_is_too_long_is_told(
+    terminal: Terminal, command: str, option: str, folder: str
+) -> None:
+    argv = [*command.split(), "--api-url", "http://127.0.0.1:9/x", "--retries", "0", option, folder]
+
+    assert terminal.run(*argv, MUNSIT_API_KEY=KEY) == 6
+
+    said = terminal.out.getvalue() + terminal.err.getvalue()
+    assert "fault" not in said
+    assert "too long" in said or len(folder) > 1000  # what is as long as that is cut
+
+
 def test_a_fault_shows_its_traceback_at_vv(
     terminal: Terminal, status_runs: Callable[[Run], None]
 ) -> None:

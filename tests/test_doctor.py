@@ -491,6 +491,17 @@ async def test_a_file_in_place_of_the_destination_is_6(sim: Simulator, patient: 
     assert patient.dest.read_text() == "mine"
 
 
+@pytest.mark.parametrize("option", ["-d", "--state-dir"])
+async def test_a_folder_whose_name_is_too_long_is_6(
+    sim: Simulator, patient: Patient, option: str
+) -> None:
+    found = await patient.ask("--api-url", sim.api_url, option, "x" * 300)
+
+    assert patient.status == 6
+    said = found["destination" if option == "-d" else "state folder"][0]["found"]
+    assert "too long" in said
+
+
 KINDS = ["parent is a file", "dangling link", "state link", "link in it", "state file"]
 
 

@@ -109,6 +109,9 @@ def _folder(
 
 def _obstacle(folder: Path, inner: Path) -> tuple[str, str] | None:
     """Return what stands in the way of the folders, and the cure."""
+    for path in (folder, inner, inner / PARTS_FOLDER):
+        if (trouble := _trouble(path)) is not None:
+            return f"{path} cannot be looked at: {trouble}", _ANOTHER
     nearest = _nearest(folder)
     if not nearest.is_dir():
         if nearest.is_symlink():
@@ -120,6 +123,17 @@ def _obstacle(folder: Path, inner: Path) -> tuple[str, str] | None:
             return found, "remove it; to keep the manifest elsewhere, use --state-dir"
     if inner != folder and os.path.lexists(inner) and not inner.is_dir():
         return f"{inner} is a file, where fetcher's own folder should be", "move it away"
+    return None
+
+
+def _trouble(path: Path) -> str | None:
+    """Return why the system will not say what stands there, None where it does."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error.strerror or str(error)
     return None
 
 

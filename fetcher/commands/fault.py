@@ -5,6 +5,7 @@ Owns where that file is and what must not be in it: no key, no query of a link.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -30,12 +31,21 @@ def record(error: Exception, args: Namespace, env: Environment) -> Path | None:
 
     The log file if one was named, else `fault.log` in the state folder where that exists,
     else a new file among the temporary ones. With -vv the traceback goes to stderr too.
+    Never raises: what tells of a fault must not be one.
     """
+    try:
+        return _record(error, args, env)
+    except Exception:  # noqa: BLE001 - the last resort: the status and the message must come
+        return None
+
+
+def _record(error: Exception, args: Namespace, env: Environment) -> Path | None:
     text = _clean("".join(traceback.format_exception(error)), env.environ.get("MUNSIT_API_KEY"))
     at = datetime.now(UTC).isoformat(timespec="seconds")
     text = f"{at} fetcher {__version__}, Python {sys.version.split()[0]}\n{text}\n"
     if getattr(args, "verbose", 0) >= 2:
-        env.stderr.write(text)
+        with contextlib.suppress(OSError, ValueError):  # it may be closed
+            env.stderr.write(text)
     for path in _named_places(args, env):
         try:
             _append(path, text)
@@ -60,7 +70,8 @@ def _named_places(args: Namespace, env: Environment) -> list[Path]:
     dest = getattr(args, "dest", None) or env.environ.get("FETCHER_DEST") or "downloads"
     state = getattr(args, "state_dir", None) or env.environ.get("FETCHER_STATE_DIR")
     folder = env.cwd / (state or Path(dest) / STATE_FOLDER)
-    if folder.is_dir() and not getattr(args, "dry_run", False):
+    is_there = os.path.isdir(folder)  # noqa: PTH112 - that of Path raises for a name too long
+    if is_there and not getattr(args, "dry_run", False):
         places.append(folder / "fault.log")
     return places
 

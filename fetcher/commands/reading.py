@@ -11,7 +11,6 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
 from fetcher.destination import Destination
-from fetcher.errors import StorageError
 from fetcher.manifest.reader import Reader
 from fetcher.text import printable
 
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def destination_of(found: Resolved) -> Destination:
-    """Return the destination. Raises StorageError where DIR is a file."""
-    if found.dest.exists() and not found.dest.is_dir():
-        raise StorageError(f"{found.dest} is a file, not a folder: name the folder with -d DIR")
-    return Destination(found.dest, found.state_dir)
+    """Return the destination. Raises StorageError where DIR is a file, or no possible name."""
+    destination = Destination(found.dest, found.state_dir)
+    destination.check_readable()
+    return destination
 
 
 def opened(found: Resolved) -> Reader:
