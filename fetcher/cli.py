@@ -23,7 +23,7 @@ from fetcher.commands import COMMANDS, Command, Environment
 from fetcher.errors import FetcherError, StorageError, UsageError
 from fetcher.kinds import Option, quoted
 from fetcher.options import BY_FIELD, OPTIONS, accepted_by
-from fetcher.values import nearest
+from fetcher.values import is_utf8, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +99,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                 min(typed.verbose, MOST_VERBOSE) if field == "verbose" else getattr(typed, field)
             )
             setattr(args, field, option.read(value, option.flag))
+    for word in args.words:
+        if not is_utf8(word):
+            raise UsageError(f"{quoted(word)} is no UTF-8 text: write it in UTF-8")
     if command:
         _check_words(command, args.words)
     return args

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fetcher.errors import UsageError
+from fetcher.errors import StorageError, UsageError
 from fetcher.kinds import FILE, FOLDER, quoted
 from fetcher.options import BY_FIELD, OPTIONS, STATE_FOLDER, check_together
 from fetcher.sources import (
@@ -68,16 +68,26 @@ class Resolved:
 
     @property
     def dest(self) -> Path:
-        """The destination, absolute."""
-        return self.value("dest", Path)
+        """The destination, absolute. Raises StorageError where the current folder is gone."""
+        return self._absolute("dest")
 
     @property
     def state_dir(self) -> Path:
-        """The state folder, absolute."""
-        return self.value("state_dir", Path)
+        """The state folder, absolute. Raises StorageError where the current folder is gone."""
+        return self._absolute("state_dir")
+
+    def _absolute(self, name: str) -> Path:
+        path = self.value(name, Path)
+        if not path.is_absolute():
+            place = self.origins[name].place
+            raise StorageError(
+                f"{place}: {quoted(path)} starts in the current folder, which was removed: go to "
+                "another folder, or write the whole path"
+            )
+        return path
 
     def settings(self) -> Settings:
-        """Return the settings of a run. Raises UsageError."""
+        """Return the settings of a run. Raises UsageError, and StorageError as `dest` does."""
         from fetcher.layout import Template  # noqa: PLC0415 - as below
         from fetcher.settings import Settings  # noqa: PLC0415 - 2 ms that only runs need pay
 
@@ -86,6 +96,9 @@ class Resolved:
         except UsageError as error:
             raise UsageError(f"{self.origins['output'].place}: {error}") from None
 
+        for name, value in self.values.items():
+            if isinstance(value, Path):
+                self._absolute(name)
         given = {name: self.values[name] for name in Settings.model_fields if name in self.values}
         return Settings.model_validate(given | {"api_key": self.api_key})
 

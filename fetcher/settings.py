@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
-from fetcher.errors import UsageError
+from fetcher.errors import StorageError, UsageError
 from fetcher.key import MISSING, KeyFile, Secret, checked_key
 from fetcher.layout import Template
 from fetcher.options import BY_FIELD, STATE_FOLDER, check_together
@@ -179,11 +179,18 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, option in BY_FIELD.items():
         if name in names:
             value = option.read(given.get(name, option.default), name)
-            values[name] = value.absolute() if isinstance(value, Path) else value
+            values[name] = _absolute(value, name) if isinstance(value, Path) else value
     values["state_dir"] = values["state_dir"] or values["dest"] / STATE_FOLDER
     check_together(values, str)
     Template.parse(values["output"])
     return values
+
+
+def _absolute(path: Path, name: str) -> Path:
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise StorageError(f"{name}: the current folder, where {path} starts, is gone") from error
 
 
 def _secret(key: object) -> Secret | None:

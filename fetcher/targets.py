@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from fetcher.values import nearest, parse_text
+from fetcher.values import nearest, parse_text, parse_words
 
 # The words that a command of --exec may hold in braces; each is also passed in the
 # environment as FETCHER_ and the word in capitals.
@@ -122,7 +122,7 @@ def split_command(text: str) -> list[str]:
 
 def parse_run_command(value: object) -> str:
     """Return a command that can be split. Raises ValueError."""
-    text = parse_text(value)
+    text = parse_words(value)
     split_command(text)
     return text
 

@@ -163,8 +163,31 @@ def choice(*words: str) -> Callable[[object], str]:
     return parse
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether the text can be encoded: bytes that are no UTF-8 stand as surrogates in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def parse_text(value: object) -> str:
-    """Return the text, which must hold something and no NUL. Raises ValueError."""
+    """Return the text, which must hold something, no NUL and nothing but UTF-8.
+
+    Raises ValueError.
+    """
+    text = parse_words(value)
+    if not is_utf8(text):
+        raise ValueError("is no UTF-8 text: write it in UTF-8")
+    return text
+
+
+def parse_words(value: object) -> str:
+    """Return what the system takes as bytes, a path or a command: not empty, without NUL.
+
+    Raises ValueError.
+    """
     if not isinstance(value, str):
         raise ValueError("is no text: write it between quotes")  # noqa: TRY004 - one type for all
     if not value.strip():
@@ -176,7 +199,7 @@ def parse_text(value: object) -> str:
 
 def parse_path(value: object) -> Path:
     """Return the path; `~/` at its start is the user's home. Raises ValueError."""
-    text = parse_text(str(value) if isinstance(value, Path) else value)
+    text = parse_words(str(value) if isinstance(value, Path) else value)
     if text == "~" or text.startswith("~/"):
         return Path(text).expanduser()
     return Path(text)

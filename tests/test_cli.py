@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -142,6 +143,18 @@ def test_the_last_of_two_values_counts() -> None:
         (["backfill", "--since", "whenever"], "--since: 'whenever'"),
         (["backfill", "--exec", "'x"], "--exec: "),
         (["\x1b[31m"], "unknown command '\ufffd[31m'"),
+        (["backfill", "--match", "\udcff*"], "--match: '\ufffd*' is no UTF-8 text"),
+        (["backfill", "--output", "\udcff{id}"], "--output: '\ufffd{id}' is no UTF-8 text"),
+        (["backfill", "--profile", "\udcff"], "--profile: '\ufffd' is no UTF-8 text"),
+        (["backfill", "--ping-url", "http://h/\udcff"], "--ping-url: "),
+        (["backfill", "--api-url", "https://h/\udcff"], "--api-url: "),
+        (["list", "--state", "\udcff"], "--state: "),
+        (["layout", "--check", "\udcff{id}"], "--check: '\ufffd{id}' is no UTF-8 text"),
+        (["layout", "\udcff{id}"], "'\ufffd{id}' is no UTF-8 text"),
+        (["retry", "\udcff"], "'\ufffd' is no UTF-8 text"),
+        (["help", "\udcff"], "'\ufffd' is no UTF-8 text"),
+        (["\udcff"], "unknown command '\ufffd'"),
+        (["list", "--\udcff"], "unknown option '--\ufffd'"),
     ],
 )
 def test_what_cannot_be_understood_ends_with_2_and_one_line(
@@ -423,6 +436,41 @@ def test_a_removed_current_folder_is_no_fault(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("backfill", 6), ("list", 6), ("verify", 6), ("doctor", 6), ("config", 0), ("help", 0)],
+)
+def test_a_folder_that_starts_in_a_removed_one_is_told(
+    command: str, status: int, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]);"
+        f"from fetcher.cli import main; sys.exit(main([{command!r}]))"
+    )
+    gone = tmp_path / "gone"
+    gone.mkdir()
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(gone)],
+        env={"PYTHONPATH": str(ROOT), "MUNSIT_API_KEY": KEY, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == status
+    assert ("which was removed" in done.stderr) == (status == 6)
+
+
+def test_a_port_in_use_is_told_with_a_cure(terminal: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert terminal.run("simulate", "--port", str(port)) == 2
+
+    assert f"port {port} cannot be used: Address already in use" in terminal.err.getvalue()
+    assert "--port" in terminal.err.getvalue()
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -29,6 +29,11 @@ NOW = datetime(2025, 6, 15, 12, 0, tzinfo=UTC)
 MIB = 2**20
 
 
+@pytest.mark.parametrize("name", ["dest", "log-file", "exec", "exec-after"])
+def test_what_the_system_takes_as_bytes_may_be_no_utf_8(name: str) -> None:
+    assert str(read(name, "play\udcff")) == "play\udcff"
+
+
 def read(name: str, value: object) -> object:
     return BY_NAME[name].read(value, f"--{name}", NOW)
 
