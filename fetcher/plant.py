@@ -24,11 +24,12 @@ from fetcher.transfer import Means
 from fetcher.underway import Kit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from fetcher.companions import Companions
     from fetcher.downloads import Ingredients
     from fetcher.manifest.manifest import Manifest
+    from fetcher.models import JobId
     from fetcher.underway import Underway
 
 # Writes and hashes. More of them than cores only get in each other's way: 6 x 173 MB on two
@@ -108,7 +109,10 @@ def _companions(with_: Ingredients) -> Companions | None:
         return None
     from fetcher.companions import Companions  # noqa: PLC0415 - most runs write none
 
-    return Companions(with_.eye.places, with_.eye.parts.folder, with_.sink)
+    async def sent(ids: Sequence[JobId]) -> Mapping[JobId, bytes]:
+        return await with_.manifest.do(Store.records, ids)
+
+    return Companions(with_.eye.places, with_.eye.parts.folder, with_.sink, sent)
 
 
 def _means(with_: Ingredients, host: Host) -> Means:

@@ -24,8 +24,11 @@ from fetcher.events import (
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.store import Store
 from fetcher.models import JobId, State
+from fetcher.records import sent_in
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fetcher.destination import Destination
     from fetcher.downloads import Downloads, Ingredients
     from fetcher.manifest.listing import Absorbed, Listed
@@ -62,7 +65,12 @@ class Run:
         """Record one page, count it, tell of it, and wake the downloads for what it queued."""
         for bad in page.invalid:
             self._report(bad)
-        absorbed = await self.manifest.do(Store.absorb, page.jobs, self.intake(retry_base), _OPEN)
+        records: Mapping[JobId, bytes] = {}
+        if self.settings.write_record:
+            records = await asyncio.to_thread(sent_in, page.body)
+        absorbed = await self.manifest.do(
+            Store.absorb, page.jobs, self.intake(retry_base), _OPEN, records
+        )
         for one in absorbed.restamped:
             await asyncio.to_thread(self.places.restamp, one.path, one.before, one.after)
         for listed in absorbed.listed:

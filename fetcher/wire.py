@@ -57,12 +57,14 @@ class Page:
     """One page of the history, newest first.
 
     `count` is the number of elements the server sent, malformed and repeated ones
-    included: what the offset of the next page grows by.
+    included: what the offset of the next page grows by. `body` is the page as it came, for
+    whoever needs more of a record than its job.
     """
 
     jobs: list[Job] = field(default_factory=list)
     invalid: list[InvalidRecord] = field(default_factory=list)
     count: int = 0
+    body: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -138,8 +140,8 @@ def parse_page(body: bytes) -> Page:
         else:
             records = _PAGE.validate_json(body, strict=True)
     except ValidationError:
-        return _read_one_by_one(_elements(body))
-    page = Page(count=len(records))
+        return _read_one_by_one(elements(body), body)
+    page = Page(count=len(records), body=body)
     for record in records:
         _add(page, record, [])
     return page
@@ -226,8 +228,8 @@ def _short(value: object) -> str:
 # ---- the slow path -----------------------------------------------------------------------
 
 
-def _elements(body: bytes) -> list[Any]:
-    """Return the raw elements of a page that pydantic refused. Raises ContentError."""
+def elements(body: bytes) -> list[Any]:
+    """Return the elements of a page as they came. Raises ContentError."""
     value = _decode(body)
     if isinstance(value, dict):
         value = value.get("data")
@@ -276,11 +278,11 @@ def _pruned(text: str) -> str:
     return "".join(kept)
 
 
-def _read_one_by_one(elements: list[Any]) -> Page:
+def _read_one_by_one(found: list[Any], body: bytes) -> Page:
     """Return the page of elements of which at least one is not as documented."""
-    page = Page(count=len(elements))
+    page = Page(count=len(found), body=body)
     alike: Counter[str] = Counter()
-    for element in elements:
+    for element in found:
         if not isinstance(element, dict):
             reason = f"a record is {_short(element)}"
             page.invalid.append(InvalidRecord(reason, mark=_mark(element, alike)))

@@ -10,8 +10,10 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 from raw_server import RawServer, always, answer
 from support import KEY, eventually, files, run, settings, unfinished
@@ -19,6 +21,8 @@ from support import KEY, eventually, files, run, settings, unfinished
 from fetcher.engine import Fetcher
 from fetcher.errors import LockedError
 from fetcher.events import ExecFailed, Notice
+from fetcher.manifest.store import Store
+from fetcher.models import JobId
 from fetcher.simulator import Fault
 
 if TYPE_CHECKING:
@@ -239,6 +243,74 @@ async def test_records_stand_beside_all_files(sim: Simulator, tmp_path: Path) ->
     assert sorted(json.loads(data)["id"] for data in records.values()) == sorted([*ids, *ids])
     assert not any(b"?" in data for data in records.values())
     assert unfinished(tmp_path) == []
+
+
+EXTRA: dict[str, Any] = {"language": "ar", "updated_at": "2025-01-31T21:30:00.1+03:00"}
+
+
+def written(dest: Path) -> dict[str, Any]:
+    """Return the one record below DEST."""
+    [text] = [data for path, data in files(dest).items() if path.endswith(".json")]
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def unsigned(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with its links as they are to be written."""
+    links = ("audio_url", "original_audio_url")
+    return record | {name: (record[name] or "").partition("?")[0] or None for name in links}
+
+
+async def listed(sim: Simulator) -> dict[str, Any]:
+    """Return the newest record as the API sends it."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{sim.api_url}/denoise", headers={"x-api-key": "any"}) as response,
+    ):
+        [record, *_] = await response.json()
+    assert isinstance(record, dict)
+    return record
+
+
+async def until_idle(sim: Simulator, dest: Path, **options: Any) -> None:
+    """Watch until all is here."""
+    usual: dict[str, Any] = {"interval": 0.05, "until_idle": True}
+    watch = Fetcher(settings(sim.api_url, dest, **(usual | options)))
+    assert (await watch.run_watch(lambda _: None)).exit_code == 0
+
+
+async def test_a_record_is_written_as_the_api_sent_it(sim: Simulator, tmp_path: Path) -> None:
+    sim.add_job(**EXTRA)
+    await run(sim.api_url, tmp_path, write_record=True)
+    record = written(tmp_path)
+    assert record == unsigned(await listed(sim))
+    assert EXTRA.items() <= record.items()
+
+
+async def test_a_record_that_one_run_queued_is_written_by_a_later_one(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job(**EXTRA)
+    sim.faults.add(Fault("audio", times=None, status=500, job=job))
+    await run(sim.api_url, tmp_path, write_record=True)
+    sim.faults.clear()
+    await until_idle(sim, tmp_path, write_record=True)
+    assert EXTRA.items() <= written(tmp_path).items()
+    with closing(Store(tmp_path / ".fetcher" / "manifest.db")) as store:
+        assert store.records([JobId(job)]) == {}
+
+
+async def test_a_record_whose_job_finishes_while_it_is_watched_is_written_whole(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    """The list has shown the pending record only; the stream tells the rest."""
+    sim.add_job(finishes_after_s=0.5, **EXTRA)
+    await until_idle(sim, tmp_path, write_record=True, interval=3600.0)
+    record = written(tmp_path)
+    assert EXTRA.items() <= record.items()
+    assert record["status"] == "success"
+    assert record["audio_url"].startswith(sim.host_url)
 
 
 async def test_a_command_finds_the_record_in_place(sim: Simulator, tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fetcher.companions import Companions, record_of
+from fetcher.companions import Companions
 from fetcher.events import Event, Notice
 from fetcher.files.places import Places
 from fetcher.finish import Done
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
+from fetcher.records import encoded, record_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 JOB = Job(
@@ -44,12 +46,16 @@ class Desk:
         self.partial = self.root / ".fetcher/partial"
         self.partial.mkdir(parents=True)
         self.events: list[Event] = []
+        self.sent: dict[JobId, bytes] = {}
         self.record = self.root / f"{PATH}.json"
         (self.root / PATH).parent.mkdir()
         (self.root / PATH).write_bytes(b"RIFF")
 
+    async def known(self, ids: Sequence[JobId]) -> dict[JobId, bytes]:
+        return {one: self.sent[one] for one in ids if one in self.sent}
+
     async def write(self, *files: Done) -> None:
-        companions = Companions(Places(self.root), self.partial, self.events.append)
+        companions = Companions(Places(self.root), self.partial, self.events.append, self.known)
         await companions.write(files or [done()])
         assert list(self.partial.iterdir()) == []
 
@@ -68,7 +74,13 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-async def test_the_record_has_every_field_under_the_api_s_name(desk: Desk) -> None:
+async def test_the_record_is_written_as_it_was_sent(desk: Desk) -> None:
+    desk.sent[JOB.id] = encoded({"id": JOB.id, "status": "success", "language": "ar"})
+    await desk.write()
+    assert desk.record.read_bytes() == desk.sent[JOB.id]
+
+
+async def test_a_record_that_is_not_known_has_every_field_under_the_api_s_name(desk: Desk) -> None:
     await desk.write()
     assert json.loads(desk.record.read_text("utf-8")) == {
         "id": "0b5e2f9a-1111-4222-8333-444455556666",
@@ -126,9 +138,19 @@ async def test_many_records_are_written_at_once(desk: Desk) -> None:
 
 async def test_an_older_record_of_the_same_job_is_replaced(desk: Desk) -> None:
     await desk.write(done(status=Status.PENDING))
+    desk.sent[JOB.id] = encoded({"id": JOB.id, "status": "success"})
     await desk.write()
     assert json.loads(desk.record.read_text())["status"] == "success"
     assert desk.events == []
+
+
+async def test_a_record_that_was_sent_is_not_replaced_by_less(desk: Desk) -> None:
+    desk.sent[JOB.id] = encoded({"id": JOB.id, "status": "success", "language": "ar"})
+    await desk.write()
+    before = desk.record.read_bytes()
+    desk.sent.clear()
+    await desk.write()
+    assert (desk.record.read_bytes(), desk.events) == (before, [])
 
 
 async def test_the_same_record_is_left_untouched(desk: Desk) -> None:
@@ -195,7 +217,7 @@ async def test_a_name_too_long_for_the_disk_is_only_told(desk: Desk) -> None:
 
 
 async def test_a_missing_folder_for_unfinished_files_is_only_told(desk: Desk) -> None:
-    companions = Companions(Places(desk.root), desk.root / "none", desk.events.append)
+    companions = Companions(Places(desk.root), desk.root / "none", desk.events.append, desk.known)
     await companions.write([done()])
     assert not desk.record.exists()
     assert len(desk.warnings) == 1

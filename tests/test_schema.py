@@ -286,6 +286,54 @@ def test_the_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
+def first_format(folder: Path) -> Path:
+    """Make a manifest as the first format had it, with a job in it."""
+    path = folder / schema.FILE_NAME
+    with closing(sqlite3.connect(path)) as db:
+        for statement in schema.MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 1")
+        columns = "id, variant, status, file_name, source_type, audio_format, user_id, state"
+        values = "'a', 'denoised', 'success', 'x.wav', 'audio', 'wav', 'u', 'complete'"
+        db.execute(f"INSERT INTO entry ({columns}) VALUES ({values})")
+        db.commit()
+    return path
+
+
+def test_a_manifest_of_the_first_format_is_read_as_it_is(tmp_path: Path) -> None:
+    path = first_format(tmp_path)
+    before = path.read_bytes()
+    with Reader(path) as reader:
+        assert [entry.job.id for entry in reader.entries()] == ["a"]
+    assert path.read_bytes() == before
+
+
+def test_a_manifest_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = first_format(tmp_path)
+    for _ in range(2):
+        with closing(Store(path)) as store:
+            assert (store.count(), store.records([JobId("a")])) == (1, {})
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+
+
+def test_a_manifest_is_brought_up_to_date_wholly_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = first_format(tmp_path)
+    broken = (*schema.MIGRATIONS, ("CREATE TABLE one (x)", "no statement at all"))
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", broken)
+        patch.setattr(schema, "VERSION", len(broken))
+        with pytest.raises(StorageError):
+            Store(path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    with closing(Store(path)) as store:
+        assert store.count() == 1
+
+
 def test_opening_again_keeps_everything(tmp_path: Path) -> None:
     path = make(tmp_path)
     write_to(path)

@@ -259,6 +259,76 @@ def test_a_file_known_to_be_too_large_is_left_out_until_the_limit_is_raised(stor
     assert states(store) == {"job-1": State.QUEUED}
 
 
+# ---- records ---------------------------------------------------------------------------
+
+
+RECORDS = {JobId(f"job-{n}"): b"{%d}" % n for n in range(1, 9)}
+
+
+def keep(store: Store, *jobs: Job, records: dict[JobId, bytes], **options: Any) -> Absorbed:
+    """Absorb one page with its records as a run of its own does."""
+    return store.absorb(jobs, intake(store, **options), {}, records)
+
+
+def kept(store: Store) -> set[str]:
+    return set(store.records(list(RECORDS)))
+
+
+def test_records_are_kept_of_jobs_whose_files_are_still_to_come(store: Store, path: Path) -> None:
+    keep(store, job(1), pending(2), failed(3), records=RECORDS)
+    keep(store, job(4), records=RECORDS, rules=Rules(match=("other*",)))
+    assert store.records(list(RECORDS)) == {n: RECORDS[n] for n in map(JobId, ("job-1", "job-2"))}
+    with closing(Store(path)) as later:
+        assert kept(later) == {"job-1", "job-2"}
+
+
+def test_without_records_none_are_kept(store: Store) -> None:
+    absorb(store, job(1))
+    assert kept(store) == set()
+
+
+def test_the_newest_record_counts(store: Store) -> None:
+    keep(store, job(1), records=RECORDS)
+    keep(store, job(1), records={JobId("job-1"): b"newer"})
+    assert store.records([JobId("job-1")]) == {"job-1": b"newer"}
+    absorb(store, job(1))
+    assert kept(store) == {"job-1"}
+
+
+def test_a_record_is_let_go_of_once_the_last_file_of_its_job_is_complete(store: Store) -> None:
+    keep(store, job(1), job(2), records=RECORDS, originals=True)
+    clean = [entry for _, entry in store.take(0, 9) if entry.job.id == "job-1"]
+    complete(store, clean[0].seq, "a.wav")
+    assert kept(store) == {"job-1", "job-2"}
+    complete(store, clean[1].seq, "b.wav")
+    assert kept(store) == {"job-2"}
+
+
+def test_an_original_that_is_asked_for_later_has_its_record(store: Store) -> None:
+    seq = seqs(keep(store, job(1), records=RECORDS))[JobId("job-1")]
+    complete(store, seq)
+    assert kept(store) == set()
+    keep(store, job(1), records=RECORDS, originals=True)
+    assert kept(store) == {"job-1"}
+
+
+def test_a_record_is_let_go_of_where_its_job_is_left_out(store: Store) -> None:
+    seq = seqs(keep(store, job(1), job(2), pending(3), pending(4), records=RECORDS))
+    store.set_state([seq[JobId("job-1")]], State.FILTERED)
+    store.set_total(seq[JobId("job-2")], 5000, State.PARTIAL)
+    assert kept(store) == {"job-2", "job-3", "job-4"}
+    store.set_total(seq[JobId("job-2")], 5000, State.FILTERED)
+    keep(store, failed(3), job(4), records=RECORDS, rules=Rules(match=("other*",)))
+    assert kept(store) == set()
+
+
+def test_a_listing_that_lags_behind_replaces_no_record(store: Store) -> None:
+    keep(store, pending(1), records=RECORDS)
+    store.announce_done(JobId("job-1"), "https://files.example/new.wav", intake(store))
+    keep(store, pending(1), records={JobId("job-1"): b"behind"})
+    assert store.records([JobId("job-1")]) == {"job-1": RECORDS[JobId("job-1")]}
+
+
 # ---- originals ---------------------------------------------------------------------------
 
 

@@ -10,12 +10,15 @@ from fetcher.models import State, Status, Variant
 from fetcher.plan import TODO, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterator, Sequence
     from datetime import datetime
 
     from fetcher.filters import Rules
     from fetcher.models import Job, JobId
     from fetcher.plan import Known
+
+
+_LEFT = frozenset({State.FILTERED, State.REJECTED})
 
 
 class Listed(NamedTuple):
@@ -95,6 +98,7 @@ class PageChanges:
         self.known_originals: dict[JobId, Known] = {}
         self.newer: list[tuple[Known, datetime]] = []
         self.queued = 0
+        self._originals: list[JobId] = []  # of jobs whose original is to be fetched
 
     def add(self, job: Job, known: Known | None) -> None:
         """Take a job and what is known of its denoised file."""
@@ -111,6 +115,28 @@ class PageChanges:
                 known = self.known_originals.get(job.id)
                 state = self.intake.classify(job, known)
                 self._write(job, known, state, Variant.ORIGINAL)
+                if state in TODO:
+                    self._originals.append(job.id)
+
+    def to_come(self) -> Iterator[JobId]:
+        """Yield the jobs, some twice, whose record here is that of a file still to come.
+
+        A job that is to be fetched although it is listed as unfinished has a record that
+        lags behind.
+        """
+        for one in self.listed:
+            is_done = one.after in TODO and one.job.status is Status.SUCCESS
+            if is_done or one.after is State.WAITING:
+                yield one.job.id
+        yield from self._originals
+
+    def dropped(self) -> list[int]:
+        """Return the rows that were still to come and are not any more."""
+        return [
+            one.seq
+            for one in self.listed
+            if one.after in _LEFT and one.before is not None and one.before not in _LEFT
+        ]
 
     def _write(self, job: Job, known: Known | None, state: State, variant: Variant) -> int:
         if known is not None and state in TODO and job.status is not Status.SUCCESS:

@@ -18,7 +18,7 @@ from fetcher.manifest.rows import to_state
 from fetcher.plan import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from fetcher.models import JobId, Variant
@@ -32,8 +32,9 @@ _MAGIC = b"SQLite format 3\0"
 _HEAD_BYTES = 100
 
 
-def _first(db: sqlite3.Connection) -> None:
-    db.executescript(
+# Each step is carried out once, all of its statements in one transaction.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
         """
         CREATE TABLE entry (
             seq INTEGER PRIMARY KEY,
@@ -63,18 +64,20 @@ def _first(db: sqlite3.Connection) -> None:
             last_error TEXT,
             completed_us INTEGER,
             UNIQUE (id, variant)
-        );
-        CREATE UNIQUE INDEX entry_path ON entry (path_key) WHERE path_key IS NOT NULL;
-        CREATE INDEX entry_todo ON entry (ticket)
-            WHERE state IN ('queued', 'partial', 'failed');
-        CREATE INDEX entry_state ON entry (state, variant, bytes_stored);
-        CREATE INDEX entry_created ON entry (created_us);
-        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        )
+        """,
+        "CREATE UNIQUE INDEX entry_path ON entry (path_key) WHERE path_key IS NOT NULL",
         """
-    )
-
-
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+        CREATE INDEX entry_todo ON entry (ticket)
+            WHERE state IN ('queued', 'partial', 'failed')
+        """,
+        "CREATE INDEX entry_state ON entry (state, variant, bytes_stored)",
+        "CREATE INDEX entry_created ON entry (created_us)",
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    ),
+    # Records as the API sent them, of jobs whose files are still to come (--write-record).
+    ("CREATE TABLE record (id TEXT PRIMARY KEY, body BLOB NOT NULL)",),
+)
 VERSION = len(MIGRATIONS)
 
 
@@ -242,11 +245,20 @@ def _create(path: Path) -> None:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
-        migration(db)
+    """Bring the format up to date, wholly or not at all; another process may be about to."""
+    if _version(db) >= VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    for number, statements in enumerate(MIGRATIONS[_version(db) :], start=_version(db) + 1):
+        for statement in statements:
+            db.execute(statement)
         db.execute(f"PRAGMA user_version = {number}")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute("COMMIT")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _judge_header(path: Path) -> None:

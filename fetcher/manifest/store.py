@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fetcher.manifest import schema
@@ -22,16 +23,16 @@ from fetcher.manifest.rows import (
     to_job,
     to_us,
 )
-from fetcher.models import State, Status, Variant
+from fetcher.models import JobId, State, Status, Variant
 from fetcher.plan import TODO, Known
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from fetcher.models import Entry, Job, JobId
+    from fetcher.models import Entry, Job
 
 # Left to itself, SQLite reads all rows of those states instead and sorts them.
 _TODO = "entry INDEXED BY entry_todo WHERE state IN ('queued', 'partial', 'failed')"
@@ -40,8 +41,21 @@ _INSERT = (
     f"INSERT INTO entry ({JOB_COLUMNS}, variant, state, ticket, seq) "
     f"VALUES ({_JOB_SLOTS}, ?, ?, ?, ?)"
 )
+_KEEP_RECORD = (
+    "INSERT INTO record VALUES (?, ?) "
+    "ON CONFLICT (id) DO UPDATE SET body = excluded.body WHERE body <> excluded.body"
+)
+# The original of a job needs its record as well as the clean file.
+_DROP_RECORD = (
+    "DELETE FROM record WHERE id = (SELECT id FROM entry WHERE seq = ?) AND NOT EXISTS "
+    "(SELECT 1 FROM entry WHERE entry.id = record.id "
+    "AND state IN ('waiting', 'queued', 'partial', 'failed'))"
+)
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _UPDATE = f"UPDATE entry SET ({JOB_COLUMNS}) = ({_JOB_SLOTS}), state = ?, ticket = ? WHERE seq = ?"
+
+
+_NO_RECORDS: Mapping[JobId, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,8 @@ class Store:
         try:
             with schema.translated(path):
                 top = self._db.execute("SELECT max(seq) FROM entry").fetchone()[0]
+                has_records = self._db.execute("SELECT EXISTS (SELECT 1 FROM record)").fetchone()
+            self._has_records = bool(has_records[0])  # without any, none is looked for
             self._last_seq = top or 0
             self.sync_tickets()
         except BaseException:
@@ -105,12 +121,19 @@ class Store:
 
     # ---- the listing ----
 
-    def absorb(self, jobs: Sequence[Job], intake: Intake, facts_if_new: dict[str, str]) -> Absorbed:
+    def absorb(
+        self,
+        jobs: Sequence[Job],
+        intake: Intake,
+        facts_if_new: dict[str, str],
+        records: Mapping[JobId, bytes] = _NO_RECORDS,
+    ) -> Absorbed:
         """Record one page of history in one transaction.
 
         `facts_if_new` goes to `meta` along with jobs that were not known. Unchanged jobs
         cost a look-up and no write. A job that stands twice in the page counts once: the
-        one that is further along wins.
+        one that is further along wins. `records`: the page's as they were sent, which are
+        kept until the files of their jobs are complete.
         """
         unique = distinct(jobs)
         known = self._known(unique, Variant.DENOISED)
@@ -122,13 +145,19 @@ class Store:
                 page.known_originals[job_id] = found
             page.add_originals()
         restamped: list[Restamp | None] = []
-        if page.inserts or page.updates or page.newer:
+        kept = {one: records[one] for one in page.to_come() if one in records} if records else {}
+        if page.inserts or page.updates or page.newer or kept:
             with self._transaction() as db:
                 db.executemany(_INSERT, page.inserts)
                 db.executemany(_UPDATE, page.updates)
                 if page.inserts:
                     db.executemany(_PUT, facts_if_new.items())
                 restamped = [_restamp(db, known, at) for known, at in page.newer]
+                if self._has_records:
+                    self._drop_records(page.dropped())
+                if kept:
+                    db.executemany(_KEEP_RECORD, kept.items())
+                    self._has_records = True
         self._last_seq, self.last_ticket = page.last_seq, page.last_ticket
         return Absorbed(page.listed, page.queued, [one for one in restamped if one])
 
@@ -139,6 +168,20 @@ class Store:
     def look_up(self, ids: Sequence[JobId]) -> dict[JobId, Known]:
         """Return what is known of these jobs' denoised files."""
         return self._known(ids, Variant.DENOISED)
+
+    def records(self, ids: Sequence[JobId]) -> dict[JobId, bytes]:
+        """Return the records of these jobs as they were sent, those that are not kept left out."""
+        if not self._has_records:
+            return {}
+        sql = "SELECT id, body FROM record WHERE id = ?"
+        with schema.translated(self.path):
+            rows = [self._db.execute(sql, (one,)).fetchone() for one in set(ids)]
+        return {JobId(row[0]): bytes(row[1]) for row in rows if row is not None}
+
+    def _drop_records(self, seqs: Iterable[int]) -> None:
+        """Let go of the records of these rows' jobs where nothing of them is still to come."""
+        if self._has_records:
+            self._db.executemany(_DROP_RECORD, [(seq,) for seq in seqs])
 
     # ---- the queue ----
 
@@ -317,6 +360,7 @@ class Store:
                     for one in batch
                 ],
             )
+            self._drop_records(one.seq for one in batch)
 
     def fail(self, seq: int, reason: str, attempts: int) -> None:
         """Record that the file was given up for now."""
@@ -333,6 +377,7 @@ class Store:
             db.executemany(
                 "UPDATE entry SET state = ? WHERE seq = ?", [(str(state), seq) for seq in seqs]
             )
+            self._drop_records(seqs)
 
     def set_total(self, seq: int, bytes_total: int | None, state: State) -> None:
         """Record the announced length of a file that is under way or left out."""
@@ -341,6 +386,7 @@ class Store:
                 "UPDATE entry SET bytes_total = ?, state = ? WHERE seq = ?",
                 (bytes_total, str(state), seq),
             )
+            self._drop_records([seq])
 
     def set_url(self, seq: int, variant: Variant, url: str) -> None:
         """Record a fresh link."""
