@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from fetcher.assembly import api_of, destination_of, eye_of, history_of, rules_of
 from fetcher.events import Planned, RecordInvalid, RunCompleted, RunStarted
 from fetcher.extensions import extension_of_url
+from fetcher.manifest.listing import distinct, wants_original
 from fetcher.manifest.reader import Reader
-from fetcher.models import Entry, Job, Variant
+from fetcher.models import Entry, Job, State, Variant
 from fetcher.names import path_key
 from fetcher.plan import TODO, Action, Decision, classify, decide, explain
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fetcher.events import Sink
     from fetcher.filters import Rules
     from fetcher.look import Eye
-    from fetcher.plan import Known, Local
+    from fetcher.plan import Local
     from fetcher.settings import Settings
     from fetcher.wire import Page
 
@@ -36,6 +37,7 @@ class _Planner:
     rules: Rules
     counts: Counter[Action] = field(default_factory=Counter)
     reported: set[str] = field(default_factory=set)
+    begun: int = 0
 
     def plan(self, page: Page) -> None:
         """Tell of what would be done with every record that is seen for the first time."""
@@ -43,16 +45,25 @@ class _Planner:
             if bad.key not in self.reported:
                 self.reported.add(bad.key)
                 self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
-        known = self.reader.look_up([job.id for job in page.jobs])
-        for job in page.jobs:
-            if self.reader.first_seen(job.id):
-                decision = self._decide(job, Variant.DENOISED, known.get(job.id))
-                self.counts[decision.action] += 1
-                if self.settings.originals and decision.action in _FETCHED:
-                    self._decide(job, Variant.ORIGINAL, None)
+        jobs = [job for job in distinct(page.jobs).values() if self.reader.first_seen(job.id)]
+        clean = self._states(jobs, Variant.DENOISED)
+        for job, state in zip(jobs, clean, strict=True):
+            self.counts[self._decide(job, Variant.DENOISED, state).action] += 1
+        if self.settings.originals:  # after the clean files of the page, as they are queued
+            wanted = [
+                job for job, state in zip(jobs, clean, strict=True) if wants_original(job, state)
+            ]
+            originals = self._states(wanted, Variant.ORIGINAL)
+            for job, state in zip(wanted, originals, strict=True):
+                self._decide(job, Variant.ORIGINAL, state)
 
-    def _decide(self, job: Job, variant: Variant, known: Known | None) -> Decision:
-        state = classify(job, known, self.rules)
+    def _states(self, jobs: list[Job], variant: Variant) -> list[State]:
+        """Return the states that these files would have once they are listed."""
+        known = self.reader.look_up([job.id for job in jobs], variant)
+        return [classify(job, known.get(job.id), self.rules) for job in jobs]
+
+    def _decide(self, job: Job, variant: Variant, state: State) -> Decision:
+        """Tell of what would be done with a file in that state, and return it."""
         path = None
         if state in TODO and job.url(variant):
             entry = Entry(0, job, variant, state)
@@ -80,9 +91,12 @@ class _Planner:
         return local
 
     def _within_budget(self, decision: Decision) -> Decision:
+        """Return the decision, or that the file is left out: originals count as well."""
         most = self.settings.max_downloads
-        begun = self.counts[Action.DOWNLOAD] + self.counts[Action.RESUME]
-        if decision.action is Action.ADOPT or most is None or begun < most:
+        if decision.action is Action.ADOPT:
+            return decision
+        if most is None or self.begun < most:
+            self.begun += 1
             return decision
         return Decision(Action.FILTER, f"beyond --max-downloads {most}")
 

@@ -759,6 +759,30 @@ async def test_a_dry_run_plans_what_the_backfill_then_does(tmp_path: Path, sim: 
     assert {event.path for event in planned} == {e.path for e in real.of(DownloadCompleted)}
 
 
+def to_fetch(ran: Ran) -> list[tuple[str, str]]:
+    """Return what a dry run would download."""
+    return sorted((e.id, e.variant) for e in ran.of(Planned) if e.action in {"download", "resume"})
+
+
+@pytest.mark.parametrize("before", ["nothing", "clean files", "some originals", "all"])
+@pytest.mark.parametrize("most", [None, 1, 2, 3, 5, 9])
+@pytest.mark.parametrize("page_size", [2, 200])
+async def test_a_dry_run_plans_the_originals_that_the_backfill_then_fetches(
+    before: str, most: int | None, page_size: int, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(4)
+    if before != "nothing":
+        await run(sim.api_url, tmp_path)
+    if before in {"some originals", "all"}:
+        await run(sim.api_url, tmp_path, originals=True, max_downloads=2 if before[0] == "s" else 4)
+    options: dict[str, Any] = {"originals": True, "max_downloads": most, "page_size": page_size}
+    planned = await plan(sim, tmp_path, **options)
+    fetched = await run(sim.api_url, tmp_path, concurrency=1, **options)
+    done = sorted((event.id, event.variant) for event in fetched.of(DownloadCompleted))
+    assert to_fetch(planned) == done
+    assert planned.final.filtered == fetched.final.filtered
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_dry_run_with_a_refused_key_raises(
     status: int, tmp_path: Path, sim: Simulator

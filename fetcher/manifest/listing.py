@@ -110,8 +110,7 @@ class PageChanges:
         """Take the originals of the jobs that were added."""
         for one in self.listed:
             job = one.job
-            wanted = job.status is Status.SUCCESS and one.after is not State.FILTERED
-            if wanted and job.original_audio_url:
+            if wants_original(job, one.after):
                 known = self.known_originals.get(job.id)
                 state = self.intake.classify(job, known)
                 self._write(job, known, state, Variant.ORIGINAL)
@@ -163,6 +162,12 @@ class PageChanges:
         if queued or is_changed or known.state is not state:
             self.updates.append((*job_values(job), str(state), ticket, known.seq))
         return known.seq
+
+
+def wants_original(job: Job, clean: State) -> bool:
+    """Return whether a job's original is to be fetched, by the state of its clean file."""
+    is_wanted = job.status is Status.SUCCESS and clean is not State.FILTERED
+    return is_wanted and bool(job.original_audio_url)
 
 
 def distinct(jobs: Sequence[Job]) -> dict[JobId, Job]:

@@ -182,10 +182,12 @@ class Reader:
             )
             return [StateTally(to_variant(v), to_state(s), n, size) for v, s, n, size in rows]
 
-    def look_up(self, ids: Sequence[JobId]) -> dict[JobId, Known]:
-        """Return what is known of these jobs' denoised files."""
+    def look_up(
+        self, ids: Sequence[JobId], variant: Variant = Variant.DENOISED
+    ) -> dict[JobId, Known]:
+        """Return what is known of one file of each of these jobs."""
         with schema.translated(self.path):
-            return self._view.ask(lambda db: schema.known(db, list(ids), Variant.DENOISED))
+            return self._view.ask(lambda db: schema.known(db, list(ids), variant))
 
     def owner(self, path_key: str) -> JobId | None:
         """Return the job whose file has that path, None when nobody's has."""
