@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = ".fetcher"
 PARTS_FOLDER = "partial"
+_IMPOSSIBLE_NAME = "x" * 4090  # no file system takes more than 4,032 bytes (ReiserFS)
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -50,27 +51,31 @@ class Destination:
 
     def prepare(self) -> None:
         """Make whatever folder is missing. Raises StorageError; nothing is changed then."""
-        if (link := self.link()) is not None:
-            raise StorageError(
-                f"{link} is a link, which could lead out of the destination. Remove it; to keep "
-                "the manifest elsewhere, use --state-dir."
-            )
+        self._refuse_link()
         _make(self.root, 0o777)
         for folder in (self.own_state, self.state, self.parts):
             _make(folder, 0o700)
         for folder in {self.own_state, self.parts, self.state.resolve()}:
             _close_to_others(folder)
 
-    def link(self) -> Path | None:
-        """Return which of fetcher's own folders in DIR is a symbolic link, None when none is.
+    def check(self) -> None:
+        """Raise StorageError where `prepare`, or writing, would. Makes and changes nothing."""
+        self._refuse_link()
+        for folder in (self.root, self.own_state, self.state, self.parts):
+            _check(folder)
+
+    def _refuse_link(self) -> None:
+        """Raise StorageError where one of fetcher's own folders in DIR is a symbolic link.
 
         What is in them is changed and removed without asking, so none is followed. A state
         folder that the user has named elsewhere may be one.
         """
         for folder in (self.own_state, self.parts):
             if os.path.islink(folder):  # noqa: PTH114 - that of Path raises for a name too long
-                return folder
-        return None
+                raise StorageError(
+                    f"{folder} is a link, which could lead out of the destination. Remove it; to "
+                    "keep the manifest elsewhere, use --state-dir."
+                )
 
     def check_readable(self) -> None:
         """Raise StorageError where DIR is there but no folder, or where nobody can tell."""
@@ -103,8 +108,46 @@ def _close_to_others(folder: Path) -> None:
 
 
 def _make(folder: Path, mode: int) -> None:
-    try:
+    with _told(folder):
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
+
+
+def _check(folder: Path) -> None:
+    """Raise StorageError where the folder can neither be made nor, if it is there, written."""
+    with _told(folder):
+        for path in (folder, *folder.parents):
+            try:
+                is_folder = stat.S_ISDIR(path.stat().st_mode)
+            except FileNotFoundError:
+                is_folder = False
+            if is_folder:
+                _check_takes_folders(path)
+                return
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _check_takes_folders(folder: Path) -> None:
+    """Raise OSError where no folder can be made in that one, without making any."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "it may not be written", str(folder))
+    fd = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Only who could make a folder gets to complain of such a name; /proc has other worries.
+        os.mkdir(_IMPOSSIBLE_NAME, dir_fd=fd)
+        os.rmdir(_IMPOSSIBLE_NAME, dir_fd=fd)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Raise StorageError for what hinders the making of a folder."""
+    try:
+        yield
     except (FileExistsError, NotADirectoryError) as error:
         raise StorageError(f"{folder} cannot be a folder: a file stands in the way.") from error
     except OSError as error:

@@ -123,6 +123,7 @@ async def plan(settings: Settings, sink: Sink) -> RunCompleted:
     began_s = time.monotonic()
     settings.read_key()
     destination = destination_of(settings)
+    await asyncio.to_thread(destination.check)
     sink(RunStarted("plan", str(destination.root)))
     with Reader(destination.manifest) as reader:
         async with api_of(settings) as api:

@@ -8,6 +8,7 @@ import os
 import shutil
 import unicodedata
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,8 +43,6 @@ from fetcher.simulator import OMIT, Fault, Serving, Simulator
 from fetcher.simulator.record import record
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fetcher.events import Event
 
 MANIFEST = "manifest.db"
@@ -724,6 +723,53 @@ async def test_a_dry_run_writes_nothing_where_nothing_is(tmp_path: Path, sim: Si
     assert names(tmp_path) == []
     assert {event.id for event in ran.of(Planned)} == set(jobs)
     assert sim.audio_requests() == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("file", "below a file", "dangling link", "a name too long", "proc", "state file"),
+        *("state link", "partial file", "partial link", "no rights"),
+    ],
+)
+async def test_a_dry_run_into_what_no_run_could_write_is_a_storage_error(
+    kind: str, tmp_path: Path, sim: Simulator
+) -> None:
+    dest, own = tmp_path / "dest", tmp_path / "dest" / ".fetcher"
+    match kind:
+        case "file" | "below a file":
+            dest.write_bytes(b"mine")
+            dest = dest if kind == "file" else dest / "deeper" / "down"
+        case "dangling link":
+            dest.symlink_to(tmp_path / "gone")
+        case "a name too long":
+            dest = tmp_path / ("x" * 300)
+        case "proc":
+            dest = Path("/proc/fetcher/downloads")
+        case "no rights":
+            if os.geteuid() == 0:
+                pytest.skip("permissions do not bind root")
+            dest.mkdir(mode=0o500)
+        case _:
+            place = own if kind.startswith("state") else own / "partial"
+            place.parent.mkdir(parents=True)
+            if kind.endswith("link"):
+                place.symlink_to(tmp_path)
+            else:
+                place.write_bytes(b"")
+    before = names(tmp_path)
+    with pytest.raises(StorageError):
+        await plan(sim, dest)
+    assert names(tmp_path) == before
+    with pytest.raises(StorageError):
+        await run(sim.api_url, dest)
+
+
+async def test_a_dry_run_needs_no_right_to_read_the_folder(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    dest = tmp_path / "dest"
+    dest.mkdir(mode=0o300)
+    assert (await plan(sim, dest)).exit_code == 0
 
 
 async def test_a_dry_run_changes_nothing_that_is_there(tmp_path: Path, sim: Simulator) -> None:
