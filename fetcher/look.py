@@ -41,22 +41,29 @@ class Adoptable:
     bytes_stored: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Eye:
-    """Looks at DIR and the folder of unfinished files."""
+    """Looks at DIR and the folder of unfinished files.
+
+    Where DIR held no file at the first look, as in a first run, no finished one is looked
+    for later: whatever is there then came in this run, or is foreign. That saves 60 us a file.
+    """
 
     template: Template
     places: Places
     parts: Parts
+    _began_bare: bool | None = None
 
     def look_all(self, entries: Sequence[Entry]) -> list[Local]:
-        """Return what is on disk for each of them.
+        """Return what is on disk for each of them."""
+        if self._began_bare is None:
+            self._began_bare = self._is_bare()
+        if not self._began_bare:
+            return [self.look(entry) for entry in entries]
+        return [Local(part_bytes=self._part_bytes(entry)) for entry in entries]
 
-        Where there is nothing at all, as in a first run, nothing is looked for: 30 us a file.
-        """
-        if self._is_bare():
-            return [Local()] * len(entries)
-        return [self.look(entry) for entry in entries]
+    def _part_bytes(self, entry: Entry) -> int:
+        return self.parts.size(part_key(entry.job.id, entry.variant))
 
     def _is_bare(self) -> bool:
         """Return whether DIR holds no file of any job, finished or not."""
@@ -68,7 +75,7 @@ class Eye:
 
     def look(self, entry: Entry) -> Local:
         """Return what is on disk for the file of that entry."""
-        part_bytes = self.parts.size(part_key(entry.job.id, entry.variant))
+        part_bytes = self._part_bytes(entry)
         earlier = None
         for path in self._possible_paths(entry):
             if self.places.is_ours(path, entry.job.updated_at):

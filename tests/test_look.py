@@ -209,6 +209,21 @@ def test_what_is_no_file_in_dir_is_not_found(eye: Eye, tmp_path: Path, kind: str
     assert eye.look(entry()) == Local()
 
 
+def test_a_run_that_began_with_nothing_looks_for_unfinished_files_only(eye: Eye) -> None:
+    assert eye.look_all([entry()]) == [Local()]
+    place(eye, f"{SHORT}.wav")
+    part = eye.parts.path(part_key(JobId(ID), Variant.DENOISED))
+    part.write_bytes(b"begun")
+    assert eye.look_all([entry()]) == [Local(part_bytes=5)]
+
+
+def test_a_run_that_began_with_something_looks_for_everything(eye: Eye) -> None:
+    place(eye, f"{SHORT}.wav")
+    for _ in range(2):
+        [found] = eye.look_all([entry()])
+        assert found.found is not None
+
+
 # ---- candidates --------------------------------------------------------------------------
 
 
