@@ -27,7 +27,7 @@ from fetcher.errors import (
     StatusError,
     UsageError,
 )
-from fetcher.gates import Gates, host_of
+from fetcher.gates import Pause
 from fetcher.heads import http_date
 from fetcher.intake import Memory
 from fetcher.models import Head
@@ -83,8 +83,7 @@ class Api:
         self._key = key
         self._timeout_s = timeout_s
         self._session = Session(timeout_s=timeout_s, agent=agent, connections=0, decode=True)
-        self._gates = Gates(time.monotonic)
-        self._host = host_of(base_url)
+        self._pause = Pause(time.monotonic)
         self.answered_in_s: float | None = None
         self._date: tuple[str, datetime] | None = None
 
@@ -107,11 +106,11 @@ class Api:
     @property
     def held_s(self) -> float:
         """Return for how many more seconds the API asked to be left alone."""
-        return self._gates.left_s(self._host)
+        return self._pause.left_s
 
     def release(self) -> None:
         """Let the next request go out although the API asked for a pause."""
-        self._gates.open(self._host)
+        self._pause.end()
 
     async def page(self, offset: int, limit: int | None) -> Page:
         """Return the records from `offset` on, newest first, at most `limit` of them.
@@ -167,7 +166,7 @@ class Api:
         self, path: str, *, accept: str, gap_s: float | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Give the successful response to a GET below the base URL; raise for any other."""
-        await self._gates.passed(self._host)
+        await self._pause.passed()
         began_s = time.monotonic()
         key = self._key()
         packed = "identity" if accept == _EVENT_STREAM else "gzip, deflate"
@@ -181,7 +180,7 @@ class Api:
                 error = await refusal(response, key)
                 if isinstance(error, StatusError) and error.status in _BUSY:
                     asked_s = error.retry_after_s or 0.0
-                    self._gates.hold(self._host, min(asked_s, _LONGEST_PAUSE_S))
+                    self._pause.ask(min(asked_s, _LONGEST_PAUSE_S))
                 raise error
             yield response
         finally:
@@ -232,22 +231,35 @@ class Host:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._session.close()
 
-    def open(self, url: str, headers: Mapping[str, str]) -> _Opening:
+    def open(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        ask: Callable[[str], Awaitable[None]] | None = None,
+    ) -> _Opening:
         """Give the response to a GET of `url`, after its redirects; any status.
 
-        `headers` go along every redirect. Content-Encoding is not undone. Raises
-        ConnectionFailedError, permanent where trying again cannot help: a URL that is
-        none, an untrusted certificate, a redirect from https to http or in circles.
+        `headers` go along every redirect. `ask` is awaited before each request, redirected
+        ones included, with the host and port that it goes to. Content-Encoding is not
+        undone. Raises ConnectionFailedError, permanent where trying again cannot help: a
+        URL that is none, an untrusted certificate, a redirect from https to http or in
+        circles.
         """
-        return _Opening(partial(self._opened, url, headers))
+        return _Opening(partial(self._opened, url, headers, ask))
 
-    async def _opened(self, url: str, headers: Mapping[str, str]) -> Body:
+    async def _opened(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        ask: Callable[[str], Awaitable[None]] | None,
+    ) -> Body:
         try:
             address = parse_url(url)
         except ValueError as error:
             raise ConnectionFailedError(f"the link is {error}", permanent=True) from None
         sent = {"Accept-Encoding": "identity", **headers}
-        response, address = await self._follow(address, sent)
+        response, address = await self._follow(address, sent, ask)
         return Body(
             response,
             _head(response),
@@ -257,11 +269,16 @@ class Host:
         )
 
     async def _follow(
-        self, address: Address, headers: Mapping[str, str]
+        self,
+        address: Address,
+        headers: Mapping[str, str],
+        ask: Callable[[str], Awaitable[None]] | None,
     ) -> tuple[aiohttp.ClientResponse, Address]:
         """Return the first answer that is no redirect, and where it came from."""
         seen = {address}
         while True:
+            if ask is not None:
+                await ask(address.authority)
             response = await self._session.get(address, headers)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:

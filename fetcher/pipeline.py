@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fetcher.account import Account, Class
@@ -112,6 +113,7 @@ class Pipeline:
         self._idle = asyncio.Event()
         self._closing = False
         self._busy = 0
+        self._workers: list[asyncio.Task[None]] = []
         self._tasks: asyncio.Queue[Task | None] = asyncio.Queue(plant.workers)
         self._finisher = Finisher(plant.desk)
 
@@ -139,14 +141,24 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._fail_with(finishing))
-                workers = [group.create_task(self._work()) for _ in range(self._plant.workers)]
+                for _ in range(self._plant.workers):
+                    self._hire(group)
+                self._plant.means.slots.when_free(partial(self._stand_in, group))
                 await self._feed()
-                for _ in workers:
-                    await self._tasks.put(None)
-                await asyncio.gather(*workers)
+                await self._tasks.put(None)
+                while working := [worker for worker in self._workers if not worker.done()]:
+                    await asyncio.gather(*working)
                 watching.cancel()
         finally:
             await self._drain(finishing)
+
+    def _hire(self, group: asyncio.TaskGroup) -> None:
+        self._workers.append(group.create_task(self._work()))
+
+    def _stand_in(self, group: asyncio.TaskGroup) -> None:
+        """See that there is a worker for the slot of one that waits for its host."""
+        if len(self._workers) < self._plant.workers + self._plant.means.slots.aside:
+            self._hire(group)
 
     async def _fail_with(self, finishing: asyncio.Task[None]) -> None:
         await asyncio.shield(finishing)
@@ -223,13 +235,17 @@ class Pipeline:
     # ---- working ----
 
     async def _work(self) -> None:
+        slots = self._plant.means.slots
         while (task := await self._tasks.get()) is not None:
+            await slots.enter()
             try:
                 await self._carry_out(task)
             finally:
+                slots.leave()
                 self._busy -= 1
                 if not self._busy:
                     self._more.set()  # the feeder looks once more, then says idle
+        self._tasks.put_nowait(None)  # for the next worker
 
     async def _carry_out(self, task: Task) -> None:
         plant, entry = self._plant, task.entry

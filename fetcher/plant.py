@@ -19,6 +19,7 @@ from fetcher.manifest.store import Store
 from fetcher.models import State
 from fetcher.pipeline import Budget, Pipeline, Plant
 from fetcher.retry import Policy
+from fetcher.slots import Slots
 from fetcher.splitting import Lines
 from fetcher.transfer import Means
 from fetcher.underway import Kit
@@ -117,12 +118,15 @@ def _companions(with_: Ingredients) -> Companions | None:
 
 def _means(with_: Ingredients, host: Host) -> Means:
     settings = with_.settings
+    policy = Policy(retries=settings.retries, delay_s=settings.retry_delay)
+    slots = Slots(settings.concurrency)
     return Means(
         host=host,
-        gates=Gates(time.monotonic),
-        policy=Policy(retries=settings.retries, delay_s=settings.retry_delay),
+        gates=Gates(time.monotonic, delay_s=policy.delay_s, longest_s=policy.longest_retry_after_s),
+        slots=slots,
+        policy=policy,
         rng=random.Random(),  # noqa: S311 - jitter, not secrets
         relink=Links(with_.api, with_.history, with_.manifest).relink,
-        lines=Lines(settings.concurrency, settings.connections),
+        lines=Lines(slots, settings.connections),
         check_duration=settings.check_duration,
     )

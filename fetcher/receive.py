@@ -21,7 +21,7 @@ from fetcher.sniff import PEEK_BYTES, foreign_page
 from fetcher.threads import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from typing import Protocol
 
@@ -51,9 +51,16 @@ if TYPE_CHECKING:
         """Whoever can send a GET to a file host."""
 
         def open(
-            self, url: str, headers: Mapping[str, str]
+            self,
+            url: str,
+            headers: Mapping[str, str],
+            *,
+            ask: Callable[[str], Awaitable[None]] | None = None,
         ) -> AbstractAsyncContextManager[Arriving]:
-            """Give the response; raises ConnectionFailedError."""
+            """Give the response; `ask` is awaited before each request with the host's name.
+
+            Raises ConnectionFailedError.
+            """
             ...
 
 

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from random import Random
 
+    from fetcher.models import Head
+
+PRESSED = frozenset({429, 503})  # the host has too much to do, and may say until when
+
 _PASSING_STATUSES = frozenset({408, 425, 429})
 _DELTA = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _LONGEST_DELTA_S = 2.0**31  # what RFC 9111 §1.2.2 makes of a delta too large to hold
@@ -124,6 +128,12 @@ def parse_retry_after(text: str, *, now: datetime) -> float | None:
         return min(float(text), _LONGEST_DELTA_S)
     at = http_date(text)
     return None if at is None else max(0.0, (at - now).total_seconds())
+
+
+def retry_after_s(head: Head, *, now: datetime) -> float | None:
+    """Return the seconds that an answer asks to wait, None where it does not."""
+    text = head.headers.get("retry-after")
+    return None if text is None else parse_retry_after(text, now=now)
 
 
 def next_poll_s(

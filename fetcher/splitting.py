@@ -4,7 +4,8 @@ The line that has brought the file so far keeps its beginning; what is left is d
 equal stretches, each fetched by a request of its own (Range, If-Range) into a part of its
 own, which survives a crash like any other. A stretch that fails costs nothing: the file's
 own line goes on from where it stopped, or does not even stop where no other line brought
-anything. A host that ignored a Range is not asked for another stretch of this file.
+anything. A host that ignored a Range is not asked for another stretch of this file; one that
+answered 429 or 503 is held back like by any other request, and asked again later.
 Stretches that the file has reached are appended to it, which proves and hashes them as if they
 had come in order.
 """
@@ -13,25 +14,30 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fetcher.errors import TransferError
+from fetcher.gates import Visit
 from fetcher.pieces import CHUNK_BYTES, Pace
 from fetcher.proof import Digester, algorithms, announced, settle
 from fetcher.ranges import Append, Want, judge, request_headers, resumable
+from fetcher.retry import PRESSED, retry_after_s
 from fetcher.threads import run
 from fetcher.underway import Stretch, Underway
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-    from typing import Self
+    from collections.abc import Awaitable, Coroutine, Iterator
 
     from fetcher.files.parts import Version
+    from fetcher.gates import Gates
     from fetcher.receive import Arriving, Opens
+    from fetcher.slots import Slots
 
 _LEAST_STRETCH_BYTES = 1 << 20
 _LEAST_LEFT_S = 1.5  # a line that ends sooner is not worth another handshake
+_MOST_REFUSED = 3  # divisions whose every line was refused, before one line is to do
 _LEAST_SEEN_BYTES = 256 << 10  # before a line's speed is believed
 
 
@@ -40,37 +46,32 @@ class Lines:
     """How many connections are in use: one for each file, and the extra ones.
 
     Extra ones only use slots that are idle: files and extra lines together never exceed
-    `most_files` (-j), and one file never has more than `most_per_file` (-x).
+    `-j`, and one file never has more than `most_per_file` (`-x`).
     """
 
-    most_files: int
+    slots: Slots
     most_per_file: int
-    files: int = 0
     extra: int = 0
 
     def spare(self) -> int:
         """Return how many extra lines one file may open now."""
-        return max(0, min(self.most_per_file - 1, self.most_files - self.files - self.extra))
-
-    def __enter__(self) -> Self:
-        """Count a file in."""
-        self.files += 1
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Count a file out."""
-        self.files -= 1
+        return max(0, min(self.most_per_file - 1, self.slots.idle - self.extra))
 
 
 class Splitter:
     """Splits one file's body, at most once for each answer."""
 
-    def __init__(self, file: Underway, host: Opens, lines: Lines, url: str) -> None:
+    def __init__(self, file: Underway, host: Opens, lines: Lines, gates: Gates, url: str) -> None:
         self._file = file
         self._host = host
         self._lines = lines
+        self._gates = gates
         self._url = url
         self._tasks: list[asyncio.Task[None]] = []
+        self._past: list[asyncio.Task[None]] = []  # of divisions that were taken back
+        self._at_gate: set[asyncio.Task[Any]] = set()  # lines that wait for their host
+        self._busy_hosts: set[str] = set()  # those that refused a line of the present division
+        self._refused_divisions = 0
         self._undivided: int | None = None  # where the own line would end, had it not been split
 
     def consider(self, stop: int, rate_bytes_s: float) -> int:
@@ -81,8 +82,8 @@ class Splitter:
         part = self._file.part
         if part is None:
             return stop
-        if self._undivided is not None and part.bytes_written < stop and self._is_in_vain():
-            return self._undivided
+        if self._undivided is not None and self._is_in_vain(stop - part.bytes_written):
+            stop = self._undivide(self._undivided)
         if self._tasks or not self._may_split():
             return stop
         if self._file.stretches:
@@ -97,6 +98,7 @@ class Splitter:
         size = left // (count + 1)
         starts = [part.bytes_written + size * n for n in range(1, count + 1)]
         self._undivided = stop
+        self._busy_hosts.clear()
         for start, end in zip(starts, [*starts[1:], stop], strict=True):
             self._open_line(self._fetch(start, end))
         return starts[0]
@@ -110,9 +112,28 @@ class Splitter:
         self._tasks.append(asyncio.create_task(work))
         self._lines.extra += 1
 
-    def _is_in_vain(self) -> bool:
-        """Return whether every line has ended and none brought anything."""
-        return not self._file.stretches and all(task.done() for task in self._tasks)
+    def _is_in_vain(self, left_bytes: int) -> bool:
+        """Return whether no line brought anything, and none is about to.
+
+        Those that wait for their host are about to until the file's own line is at hand.
+        """
+        if self._file.stretches or left_bytes <= 0:
+            return False
+        still = {task for task in self._tasks if not task.done()}
+        return not still or (left_bytes <= CHUNK_BYTES and still <= self._at_gate)
+
+    def _undivide(self, end: int) -> int:
+        """Let the own line go on to `end`; where hosts were only busy, ask again later."""
+        is_busy = bool(self._busy_hosts or self._at_gate)
+        for task in self._at_gate:
+            task.cancel()
+        if is_busy and self._refused_divisions < _MOST_REFUSED:
+            self._lines.extra -= len(self._tasks)
+            self._past += self._tasks
+            self._tasks.clear()
+            self._undivided = None
+            self._refused_divisions += 1
+        return end
 
     def _may_split(self) -> bool:
         file = self._file
@@ -124,20 +145,28 @@ class Splitter:
             and part is not None
             and part.version.bytes_total is not None
             and resumable(part.version.validator)
+            and not any(self._gates.is_held(host) for host in self._busy_hosts)
         )
 
     async def finished(self) -> None:
-        """Return once every line has ended. Raises StorageError."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-            for task in self._tasks:
-                await task
+        """Return once every line has ended. Raises StorageError.
+
+        One that waits for its host is not waited for: the file's own line is here now.
+        """
+        for task in self._at_gate:
+            task.cancel()
+        if lines := self._past + self._tasks:
+            await asyncio.wait(lines)
+            for task in lines:
+                if not task.cancelled():
+                    task.result()
 
     async def cancel(self) -> None:
         """End whatever line is still open; what it brought stays."""
-        for task in self._tasks:
+        lines = self._past + self._tasks
+        for task in lines:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*lines, return_exceptions=True)
         self._lines.extra -= len(self._tasks)
         self._tasks.clear()
 
@@ -149,16 +178,31 @@ class Splitter:
         version = file.part.version
         want = Want(start, stop, version.validator, version.bytes_total)
         try:
-            async with self._host.open(self._url, request_headers(want)) as body:
+            visit = Visit(self._gates, self._wait)
+            async with self._host.open(self._url, request_headers(want), ask=visit.ask) as body:
+                if body.head.status in PRESSED:
+                    visit.refused(retry_after_s(body.head, now=datetime.now(UTC)) or 0.0)
+                    self._busy_hosts.add(visit.host)
+                    return
                 verdict = judge(want, body.head)
                 if not isinstance(verdict, Append):
                     file.ranges_work = False
                     return
+                visit.answered()
                 if stretch is None:
                     stretch = await self._begin(start, stop, version)
                 await self._take_in(stretch, body)
         except TransferError:
             return  # what came stays, and the file's own line fetches the rest
+
+    async def _wait(self, waiting: Awaitable[None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._at_gate.add(task)
+        try:
+            await waiting
+        finally:
+            self._at_gate.discard(task)
 
     async def _begin(self, start: int, stop: int, version: Version) -> Stretch:
         file = self._file

@@ -24,7 +24,7 @@ from fetcher.errors import (
 )
 from fetcher.events import DownloadCancelled, DownloadRetrying
 from fetcher.extensions import choose_extension
-from fetcher.gates import host_of
+from fetcher.gates import Visit
 from fetcher.proving import DamagedError, prove_part
 from fetcher.ranges import (
     Append,
@@ -38,7 +38,7 @@ from fetcher.ranges import (
     resume,
 )
 from fetcher.receive import MoreToComeError, TooLargeError, receive
-from fetcher.retry import GiveUp, Policy, Wait, decide, parse_retry_after
+from fetcher.retry import PRESSED, GiveUp, Policy, decide, retry_after_s
 from fetcher.splitting import Lines, Splitter, join, recover
 from fetcher.threads import run
 from fetcher.underway import Kit, Underway
@@ -51,11 +51,13 @@ if TYPE_CHECKING:
     from fetcher.gates import Gates
     from fetcher.models import Entry, Head
     from fetcher.receive import Opens
+    from fetcher.slots import Slots
 
 
 REFUSED_LINK = frozenset({401, 403, 404, 410})
-_PRESSED = frozenset({429, 503})
 _LINK_SOURCES = 2  # the replay and the list
+# Refusals, for each of `--retries`, that do not count as the host takes other requests meanwhile.
+_PARDONS = 2
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Means:
 
     host: Opens
     gates: Gates
+    slots: Slots
     policy: Policy
     rng: Random
     relink: Callable[[Entry, Sequence[str]], Awaitable[str | None]]
@@ -121,9 +124,11 @@ class Transfer:
         self._means = means
         self._file = Underway(entry, key, kit, part_on_disk=has_part)
         self._url = entry.job.url(entry.variant) or ""
-        self._answered_by = ""  # the host, behind whatever redirects
+        self._visit = self._new_visit()
         self._attempts = 0
         self._failures = 0  # since bytes last arrived that were never here before
+        self._pardons = 0  # as above: refusals that are no failures
+        self._pressed_at_s: float | None = None  # the last of them, or of those that are
         self._best_bytes = 0
         self._refused: list[str] = []  # links, since bytes last arrived
         self._refused_at_bytes = 0
@@ -137,11 +142,10 @@ class Transfer:
     async def run(self) -> Outcome:
         """Return how the download ended; see the module."""
         try:
-            with self._means.lines:
-                if self._file.part_on_disk:
-                    await recover(self._file)
-                    self._best_bytes = self._file.bytes_done
-                return await self._until_decided()
+            if self._file.part_on_disk:
+                await recover(self._file)
+                self._best_bytes = self._file.bytes_done
+            return await self._until_decided()
         except PlaceError as error:
             return self._give_up(str(error))
         except (asyncio.CancelledError, StorageError):
@@ -160,7 +164,6 @@ class Transfer:
 
     async def _until_decided(self) -> Outcome:
         while True:
-            await self._means.gates.passed(host_of(self._url))
             self._attempts += 1
             try:
                 await self._attempt()
@@ -196,8 +199,11 @@ class Transfer:
 
     async def _ask(self, want: Want) -> bool:
         """Ask for `want` and take the answer in; False where it must be asked afresh."""
-        async with self._means.host.open(self._url, request_headers(want)) as body:
-            self._answered_by = host_of(body.final_url)
+        visit = self._visit = self._new_visit()
+        headers = request_headers(want)
+        async with self._means.host.open(self._url, headers, ask=visit.ask) as body:
+            if body.head.status < 500 and body.head.status not in PRESSED:
+                visit.answered()
             _refuse_status(body.head, self._url)
             verdict = judge(want, body.head)
             match verdict:
@@ -215,7 +221,15 @@ class Transfer:
         return True
 
     def _splitter(self) -> Splitter:
-        return Splitter(self._file, self._means.host, self._means.lines, self._url)
+        means = self._means
+        return Splitter(self._file, means.host, means.lines, means.gates, self._url)
+
+    def _new_visit(self) -> Visit:
+        return Visit(self._means.gates, self._step_aside)
+
+    async def _step_aside(self, waiting: Awaitable[None]) -> None:
+        """Await what other files need not wait for."""
+        await self._means.slots.step_aside(waiting, is_open=self._file.part is not None)
 
     async def _meet(self, error: TransferError) -> Outcome | None:
         """Wait, or ask for a fresh link, or stop: what to do about a failed attempt."""
@@ -224,17 +238,34 @@ class Transfer:
         if isinstance(error, StatusError) and error.status in REFUSED_LINK:
             return await self._relink(error)
         self._note_progress()
-        self._failures += 1
-        decision = decide(error, self._failures, policy=self._means.policy, rng=self._means.rng)
-        if isinstance(error, StatusError) and error.status in _PRESSED:
-            self._hold_back(error, decision)
+        is_pressed = isinstance(error, StatusError) and error.status in PRESSED
+        if not (is_pressed and self._is_pardoned(error)):
+            self._failures += 1
+        failures = max(1, self._failures)
+        decision = decide(error, failures, policy=self._means.policy, rng=self._means.rng)
         if isinstance(decision, GiveUp):
             return self._give_up(decision.reason)
-        await self._pause(error, decision.delay_s)
+        self._tell_retry(error, decision.delay_s)
+        pause = self._means.sleep(decision.delay_s)
+        await (self._step_aside(pause) if is_pressed else pause)
         return None
 
-    async def _pause(self, error: TransferError, delay_s: float) -> None:
-        """Tell that another attempt follows, and wait for its time."""
+    def _is_pardoned(self, error: TransferError) -> bool:
+        """Let everybody ask that host less; return whether the refusal is no failure.
+
+        It is none where the host took other requests since it last refused this file: it has
+        too much to do, and its refusals fall on whoever asks. So many of them, and no more:
+        a host may refuse one file for ever.
+        """
+        is_busy = self._visit.refused(error.retry_after_s or 0.0, since_s=self._pressed_at_s)
+        self._pressed_at_s = self._means.gates.clock()
+        if not is_busy or self._pardons >= _PARDONS * self._means.policy.retries:
+            return False
+        self._pardons += 1
+        return True
+
+    def _tell_retry(self, error: TransferError, delay_s: float) -> None:
+        """Tell that another attempt follows after `delay_s` seconds."""
         job = self._entry.job
         self._kit.sink(
             DownloadRetrying(
@@ -246,21 +277,6 @@ class Transfer:
                 reason=str(error),
             )
         )
-        await self._means.sleep(delay_s)
-
-    def _hold_back(self, error: StatusError, decision: Wait | GiveUp) -> None:
-        """Let nobody talk to a host that asked for a pause, nor to the one that led there.
-
-        Also where this file is given up; but not where it is for a pause that is too long
-        to be obeyed: such a one may be of this file alone.
-        """
-        delay_s = error.retry_after_s or 0.0
-        if isinstance(decision, Wait):
-            delay_s = decision.delay_s
-        elif delay_s > self._means.policy.longest_retry_after_s:
-            return
-        for host in {host_of(self._url), self._answered_by}:
-            self._means.gates.hold(host, delay_s)
 
     async def _relink(self, error: StatusError) -> Outcome | None:
         """Go on with a fresh link; its sources are asked anew after every stretch of bytes.
@@ -282,7 +298,8 @@ class Transfer:
             return self._give_up(f"{error}; no fresh link could be had: {trouble}")
         if url is None:
             self._insisted = True
-            await self._pause(error, self._means.policy.delay_s)
+            self._tell_retry(error, self._means.policy.delay_s)
+            await self._means.sleep(self._means.policy.delay_s)
         self._url = url or self._url
         return None
 
@@ -290,7 +307,7 @@ class Transfer:
         done = self._file.bytes_done
         if done > self._best_bytes:
             self._best_bytes = done
-            self._failures = 0
+            self._failures = self._pardons = 0
 
     async def _finish(self) -> Outcome:
         file = self._file
@@ -334,7 +351,6 @@ def _refuse_status(head: Head, url: str) -> None:
     """Raise StatusError for a status that `ranges.judge` has no rule for."""
     if 200 <= head.status < 300 or head.status in (412, 416):
         return
-    header = head.headers.get("retry-after")
-    wait_s = None if header is None else parse_retry_after(header, now=datetime.now(UTC))
     message = f"the host answered {head.status} for {bare_url(url)}"
-    raise StatusError(head.status, message, retry_after_s=wait_s)
+    asked_s = retry_after_s(head, now=datetime.now(UTC))
+    raise StatusError(head.status, message, retry_after_s=asked_s)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.gates import Gates, Limiter, host_of
+from fetcher.gates import Gates, Limiter, Pause, Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -70,20 +70,27 @@ def test_a_held_gate_holds_back_everybody_until_the_time_and_no_longer() -> None
 
         return await asyncio.gather(*(pass_at(start_s) for start_s in (0, 10, 29.9, 30, 45)))
 
-    assert in_virtual_time(work) == pytest.approx([30, 30, 30, 30, 45])
+    first, *rest, last = in_virtual_time(work)
+    assert first == pytest.approx(30)
+    assert last == pytest.approx(45)
+    assert all(30 < at_s <= 31 for at_s in rest)
 
 
-def test_a_gate_tells_how_long_it_is_shut_and_can_be_opened() -> None:
+def test_a_pause_tells_how_long_it_lasts_and_can_be_ended() -> None:
     async def work(clock: Callable[[], float]) -> list[float]:
-        gates = Gates(clock)
-        gates.hold("a", 30)
+        pause = Pause(clock)
+        before = pause.left_s
+        pause.ask(30)
+        pause.ask(5)
         await asyncio.sleep(10)
-        told = [gates.left_s("a"), gates.left_s("b")]
-        gates.open("a")
-        await gates.passed("a")
-        return [*told, gates.left_s("a"), clock()]
+        told = pause.left_s
+        pause.end()
+        await pause.passed()
+        pause.ask(7)
+        await pause.passed()
+        return [before, told, pause.left_s, clock()]
 
-    assert in_virtual_time(work) == pytest.approx([20, 0, 0, 10])
+    assert in_virtual_time(work) == pytest.approx([0, 20, 0, 17])
 
 
 def test_another_host_is_not_held_back() -> None:
@@ -102,7 +109,7 @@ def test_another_host_is_not_held_back() -> None:
         pytest.param([(0, 30), (10, 5)], 30, id="a shorter pause shortens nothing"),
         pytest.param([(0, 30), (10, 60)], 70, id="a longer one lengthens"),
         pytest.param([(0, 30), (29, 30), (58, 30)], 88, id="again and again"),
-        pytest.param([(0, 0)], 0, id="no pause"),
+        pytest.param([(0, 0.5)], 0.5, id="a short one"),
     ],
 )
 def test_who_waits_obeys_what_is_asked_meanwhile(
@@ -138,20 +145,135 @@ def test_who_gives_up_waiting_leaves_the_gate_as_it_is() -> None:
     assert in_virtual_time(work) == pytest.approx(30)
 
 
+class Counting:
+    """A host that allows `rate` requests a second, `burst` at once, and refuses the others."""
+
+    def __init__(self, clock: Callable[[], float], rate: float, burst: float) -> None:
+        self._clock = clock
+        self._rate, self._burst = rate, burst
+        self._tokens, self._at_s = burst, 0.0
+        self.asked_at_s: list[float] = []
+
+    def takes(self) -> bool:
+        now_s = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._rate)
+        self._at_s = now_s
+        self.asked_at_s.append(now_s)
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+async def ask_until_taken(gates: Gates, host: Counting, *, most: int = 1000) -> int:
+    """Ask a host as a file does that is asked for again after a second; return how often."""
+
+    async def wait(turn: Awaitable[None]) -> None:
+        await turn
+
+    for attempt in range(1, most + 1):
+        visit = Visit(gates, wait)
+        await visit.ask("a")
+        await asyncio.sleep(0.01)  # until it has answered
+        if host.takes():
+            visit.answered()
+            return attempt
+        visit.refused(0.0)
+        await asyncio.sleep(1.0)
+    return most
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0, 10.0, 50.0, 400.0])
+@pytest.mark.parametrize("workers", [1, 16])
+def test_a_host_that_counts_requests_is_asked_as_often_as_it_allows(
+    rate: float, workers: int
+) -> None:
+    """Sixty files come in about the time that they must take, and few requests are refused."""
+
+    async def work(clock: Callable[[], float]) -> tuple[float, int, int]:
+        gates, host = Gates(clock), Counting(clock, rate, 3)
+        files = iter(range(60))
+        most = 0
+
+        async def worker() -> None:
+            nonlocal most
+            for _ in files:
+                most = max(most, await ask_until_taken(gates, host))
+
+        await asyncio.gather(*(worker() for _ in range(workers)))
+        return clock(), len(host.asked_at_s), most
+
+    took_s, requests, most = in_virtual_time(work)
+    assert took_s <= 2 * 60 / rate + 12
+    assert requests <= 150
+    assert most <= 6
+
+
+def test_those_who_wait_pass_in_the_order_of_their_coming() -> None:
+    async def work(clock: Callable[[], float]) -> list[int]:
+        gates = Gates(clock)
+        gates.hold("a", 5)
+        passed: list[int] = []
+
+        async def pass_(number: int) -> None:
+            await gates.passed("a")
+            passed.append(number)
+
+        await asyncio.gather(*(pass_(number) for number in range(50)))
+        return passed
+
+    assert in_virtual_time(work) == list(range(50))
+
+
+def test_a_gate_that_many_requests_have_passed_is_gone() -> None:
+    async def work(clock: Callable[[], float]) -> bool:
+        gates, host = Gates(clock), Counting(clock, 1e9, 1e9)
+        gates.hold("a", 5)
+        for _ in range(40):
+            await ask_until_taken(gates, host)
+        return gates.is_clear("a")
+
+    assert in_virtual_time(work)
+
+
+def test_a_host_that_takes_nothing_is_not_asked_ever_more_slowly() -> None:
+    """It is down, whatever it says; each file has its six attempts, and the run has an end."""
+
+    async def work(clock: Callable[[], float]) -> float:
+        gates, host = Gates(clock), Counting(clock, 0, 0)
+        await asyncio.gather(*(ask_until_taken(gates, host, most=6) for _ in range(60)))
+        return clock()
+
+    assert in_virtual_time(work) <= 60 * 6 / 4 + 60
+
+
 @pytest.mark.parametrize(
-    ("url", "host"),
-    [
-        ("https://Files.Example/a.wav?x=1", "files.example"),
-        ("https://files.example:8443/a.wav", "files.example:8443"),
-        ("http://user:pass@files.example/a", "files.example"),
-        ("http://[::1]:80/a", "[::1]:80"),
-        ("", ""),
-        ("no url", ""),
-        ("http://[broken", ""),
-    ],
+    ("taken_at_s", "is_busy"),
+    [(None, False), (1.0, False), (3.0, True)],
+    ids=["nothing", "something before", "something since"],
 )
-def test_the_host_of_a_link_is_its_name_and_port(url: str, host: str) -> None:
-    assert host_of(url) == host
+def test_a_host_that_takes_other_requests_is_busy_and_not_down(
+    taken_at_s: float | None, is_busy: bool
+) -> None:
+    async def work(clock: Callable[[], float]) -> bool:
+        gates = Gates(clock)
+        gates.refused("a", 0.0, asked_s=0, since_s=0.0)
+        if taken_at_s is not None:
+            await asyncio.sleep(taken_at_s)
+            gates.answered("a", clock())
+        await asyncio.sleep(5)
+        return gates.refused("a", clock(), asked_s=0, since_s=2.0)
+
+    assert in_virtual_time(work) is is_busy
+
+
+def test_a_pause_of_more_than_ten_minutes_holds_nobody_back() -> None:
+    async def work(clock: Callable[[], float]) -> bool:
+        gates = Gates(clock)
+        gates.refused("a", 0.0, asked_s=601, since_s=0.0)
+        return gates.is_clear("a")
+
+    assert in_virtual_time(work)
 
 
 # ---- the limit ---------------------------------------------------------------------------

@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from raw_server import RawServer
-from support import Host, check_mirror, eventually, files, honest, run, settings, song, unfinished
+from support import (
+    Host,
+    Reply,
+    check_account,
+    check_mirror,
+    check_pairs,
+    eventually,
+    files,
+    honest,
+    run,
+    settings,
+    song,
+    unfinished,
+)
 
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCancelled, DownloadProgress, DownloadRetrying, Notice
@@ -19,6 +32,8 @@ from fetcher.simulator import Fault, Serving, SimRequest, Simulator
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from raw_server import Request
 
     from fetcher.events import Event
 
@@ -233,6 +248,130 @@ async def test_many_files_get_through_a_host_that_allows_few_requests(
     ran = await run(sim.api_url, tmp_path, concurrency=4, retries=20)
     assert (ran.exit_code, ran.reasons) == (0, [])
     check_mirror(sim, tmp_path)
+
+
+async def test_many_files_get_through_a_host_that_says_nothing_of_when(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """A bucket of three requests, filled with fifty a second; a refusal says only 429."""
+    sim.add_jobs(60)
+    bucket = {"tokens": 3.0, "at_s": 0.0}
+
+    def is_too_many(request: SimRequest) -> bool:
+        filled = bucket["tokens"] + (request.at_s - bucket["at_s"]) * 50
+        bucket.update(tokens=min(3.0, filled), at_s=request.at_s)
+        if bucket["tokens"] < 1:
+            return True
+        bucket["tokens"] -= 1
+        return False
+
+    sim.faults.add(Fault("audio", times=None, status=429, when=is_too_many))
+    ran = await run(sim.api_url, tmp_path, concurrency=16, retries=5, retry_delay=0.1)
+    assert (ran.exit_code, ran.reasons) == (0, [])
+    assert ran.final.seconds < 8
+    check_mirror(sim, tmp_path)
+
+
+async def test_a_file_that_is_refused_for_ever_ends_though_others_are_served(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(60)
+    bad = sim.add_job("bad.wav")
+    sim.faults.add(Fault("audio", job=bad, times=None, status=429))
+    ran = await run(sim.api_url, tmp_path, concurrency=2, retries=3)
+    assert (ran.exit_code, ran.final.downloaded, ran.final.failed) == (1, 60, 1)
+    assert 4 <= len(sim.audio_requests(bad)) <= 4 + 2 * 3
+
+
+async def test_a_file_that_is_refused_alone_has_its_attempts_and_no_more(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job()
+    sim.faults.add(Fault("audio", times=None, status=503))
+    ran = await run(sim.api_url, tmp_path, retries=3)
+    assert (ran.exit_code, len(sim.audio_requests())) == (1, 4)
+
+
+async def test_a_host_that_refuses_everything_ends_each_file_after_its_attempts(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    jobs = sim.add_jobs(20)
+    sim.faults.add(Fault("audio", times=None, status=503))
+    ran = await run(sim.api_url, tmp_path, retries=2)
+    assert (ran.exit_code, ran.final.failed) == (1, 20)
+    assert [len(sim.audio_requests(job)) for job in jobs] == [3] * 20
+
+
+async def test_the_files_of_a_host_that_is_held_are_in_nobody_s_way(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """Twenty files wait for their host, with two slots; those behind them come meanwhile."""
+    other = Host([honest(song(5_000))])
+    async with RawServer(other) as raw:
+        for n in range(3):
+            sim.add_job(f"other{n}.wav", audio_url=f"{raw.origin}/{n}.wav")
+        sim.add_jobs(20)
+        sim.faults.add(Fault("audio", times=2, status=503, headers={"Retry-After": "1.5"}))
+        asked_at_s: list[float] = []
+
+        async def watch() -> None:
+            await eventually(lambda: len(other.asked) == 3)
+            asked_at_s.append(sim.clock.real_s())
+
+        watching = asyncio.create_task(watch())
+        ran = await run(sim.api_url, tmp_path, concurrency=2)
+        await watching
+    assert (ran.exit_code, ran.final.downloaded) == (0, 23)
+    held_until_s = sim.audio_requests()[0].at_s + 1.5
+    assert asked_at_s[0] < held_until_s
+    served = [r for r in sim.audio_requests() if r.status == 200]
+    assert len(served) == 20
+    assert all(r.at_s >= held_until_s for r in served)
+
+
+async def test_a_stop_ends_those_who_wait_for_their_host(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_jobs(20)
+    sim.faults.add(
+        Fault("audio", cut_after_bytes=2_000),
+        Fault("audio", times=None, after=1, status=503, headers={"Retry-After": "60"}),
+    )
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, concurrency=2))
+    events: list[Event] = []
+    running = asyncio.create_task(fetcher.run_backfill(events.append))
+    await eventually(lambda: any(isinstance(event, DownloadRetrying) for event in events))
+    fetcher.stop.ask(143)
+    final = await asyncio.wait_for(running, 5)
+    assert final.exit_code == 143
+    check_account(final)
+    check_pairs(events)
+
+
+async def test_a_link_that_leads_to_a_host_that_is_held_waits_as_well(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """The link's own host is free; the one behind it asked for a pause."""
+    content = song(5_000)
+    at_s: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def storage(request: Request, writer: asyncio.StreamWriter) -> None:
+        at_s.append(loop.time())
+        busy = Reply("503 Busy").having(retry_after="0.6", content_length="0")
+        await (busy if len(at_s) == 1 else honest(content)(request)).write(writer)
+
+    async with RawServer(storage) as behind:
+        leads = Reply("302 Found").having(content_length="0")
+
+        def redirect(request: Request) -> Reply:
+            return leads.having(location=f"{behind.origin}{request.target}")
+
+        async with RawServer(Host([redirect])) as one, RawServer(Host([redirect])) as two:
+            sim.add_job("0.wav", audio_url=f"{one.origin}/0.wav")
+            for n in range(1, 6):
+                sim.add_job(f"{n}.wav", audio_url=f"{two.origin}/{n}.wav")
+            ran = await run(sim.api_url, tmp_path, concurrency=1)
+    assert (ran.exit_code, ran.final.downloaded) == (0, 6)
+    assert min(at - at_s[0] for at in at_s[1:]) >= 0.6
 
 
 # ---- outages -----------------------------------------------------------------------------

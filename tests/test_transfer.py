@@ -363,6 +363,22 @@ async def test_whatever_befalls_extra_lines_the_file_is_right(
     check_mirror(sim, tmp_path)
 
 
+async def test_extra_lines_that_are_refused_hold_the_host_and_are_opened_again_later(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job(size_bytes=2 * LARGE, serving=SLOW_LINE)
+    busy = {"Retry-After": "1.5"}
+    sim.faults.add(Fault("audio", times=3, when=is_extra, status=429, headers=busy))
+    ran = await run(sim.api_url, tmp_path, **LINES)
+    assert (ran.exit_code, ran.retried) == (0, [])
+    extra = [r for r in sim.audio_requests(job) if is_extra(r)]
+    refused_at_s = [r.at_s for r in extra if r.status == 429]
+    asked_again_at_s = [r.at_s for r in extra if r.status == 206]
+    assert asked_again_at_s
+    assert min(asked_again_at_s) - min(refused_at_s) >= 1.5
+    check_mirror(sim, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("damage", "change"),
     [(None, False), (None, True), (flip_first_byte, False)],
