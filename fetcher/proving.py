@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fetcher.errors import ContentError, ShortBodyError
@@ -11,7 +10,7 @@ from fetcher.sniff import wav_shortfall
 from fetcher.threads import run
 
 if TYPE_CHECKING:
-    from fetcher.proof import Announced, Digest
+    from fetcher.proof import Announced
     from fetcher.underway import Underway
 
 
@@ -44,15 +43,6 @@ def prove_small(file: Underway, said: Announced) -> None:
     if damage is not None:
         file.content = None
         raise DamagedError(damage)
-
-
-def add_digests(file: Underway, digests: tuple[Digest, ...]) -> None:
-    """Remember digests that a later answer announced for the whole file."""
-    if file.part is not None:
-        known = file.part.version
-        new = tuple(one for one in digests if one not in known.digests)
-        if new:
-            file.part.version = replace(known, digests=known.digests + new)
 
 
 async def prove_held(file: Underway) -> None:

@@ -15,7 +15,7 @@ from fetcher.errors import ContentError, ShortBodyError, TransferError
 from fetcher.files.parts import Version
 from fetcher.pieces import Pace
 from fetcher.proof import Announced, Digester, algorithms, announced, settle
-from fetcher.proving import DamagedError, add_digests, prove_held, prove_small
+from fetcher.proving import DamagedError, prove_held, prove_small
 from fetcher.ranges import Append, Whole
 from fetcher.sniff import PEEK_BYTES, foreign_page
 from fetcher.threads import run
@@ -262,7 +262,7 @@ class _Receiver:
             damage, digests = settle(self.said, self.digester)
             if damage is not None:
                 raise DamagedError(damage)
-        add_digests(self.file, digests)
+        self.file.add_digests(digests)
         if self.stop is not None and self.stop < (self.verdict.total or self.stop):
             raise MoreToComeError("the file goes on where this line ended")
         await prove_held(self.file)

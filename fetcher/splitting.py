@@ -228,8 +228,13 @@ class Splitter:
             digester.update(kept)
             total = stretch.part.version.bytes_total
             await file.tell_progress(total)
-        if stretch.at == stretch.stop and settle(said, digester)[0] is not None:
-            await self._forget(stretch)
+        digests = said.whole
+        if stretch.at == stretch.stop:
+            damage, digests = settle(said, digester)
+            if damage is not None:
+                await self._forget(stretch)
+                return
+        file.add_digests(digests)
 
     async def _forget(self, stretch: Stretch) -> None:
         """Drop a stretch whose bytes are not what its answer announced."""

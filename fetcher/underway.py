@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fetcher.events import DownloadProgress, DownloadStarted
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fetcher.filters import Rules
     from fetcher.gates import Limiter
     from fetcher.models import Entry
+    from fetcher.proof import Digest
 
 PROGRESS_EVERY_S = 0.2
 
@@ -106,6 +107,15 @@ class Underway:
         """Count bytes that came over the network."""
         self.bytes_fetched += count
         self.kit.account.bytes_fetched += count
+
+    def add_digests(self, digests: tuple[Digest, ...]) -> None:
+        """Remember digests that a later answer announced for the whole file."""
+        if self.part is None:
+            return
+        known = self.part.version
+        new = tuple(one for one in digests if one not in known.digests)
+        if new:
+            self.part.version = replace(known, digests=known.digests + new)
 
     async def tell_progress(self, bytes_total: int | None) -> None:
         """Tell how far it is, a few times a second; the manifest learns once that it is partial.

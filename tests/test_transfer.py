@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import shutil
@@ -377,6 +378,20 @@ async def test_extra_lines_that_are_refused_hold_the_host_and_are_opened_again_l
     assert asked_again_at_s
     assert min(asked_again_at_s) - min(refused_at_s) >= 1.5
     check_mirror(sim, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["Repr-Digest", "x-goog-hash", "Content-MD5"])
+async def test_a_digest_of_the_whole_that_only_extra_lines_bring_is_held_against_the_file(
+    field: str, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    md5 = base64.b64encode(hashlib.md5(b"another file").digest()).decode()
+    said = {"Repr-Digest": f"md5=:{md5}:", "x-goog-hash": f"md5={md5}", "Content-MD5": md5}
+    sim.faults.add(Fault("audio", times=None, when=is_extra, headers={field: said[field]}))
+    ran = await run(sim.api_url, tmp_path, retries=0, **LINES)
+    assert ran.exit_code == 1
+    assert "does not match" in ran.reasons[0]
+    assert files(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
