@@ -91,7 +91,7 @@ class Template:
         """Return the path of the job's file relative to DIR, with `/` between components.
 
         `ext` has its dot, or is empty. With `whole_id` the whole id stands in place of
-        `{short_id}`. ORIGINAL stands beside the denoised file, `.original` before the
+        `{short_id}`, and a digest behind one that is no longer. ORIGINAL stands beside the denoised file, `.original` before the
         extension. The same arguments give the same path always; every component is valid
         on Linux, macOS and Windows, in NFC and at most 255 bytes of UTF-8, the last one
         240 (249 with `.original`). One that is too long loses text, never an id or `ext`.
@@ -136,7 +136,7 @@ class _Values:
             case "id":
                 return names.whole_id(self._job.id)
             case "short_id":
-                form = names.whole_id if self._whole_id else names.short_id
+                form = names.longer_id if self._whole_id else names.short_id
                 return form(self._job.id)
             case "ext":
                 return names.clean(self._ext)

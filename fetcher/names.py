@@ -47,7 +47,8 @@ _TRAILING: Final = (
     ". \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u202f\u205f\u3000"
 )
-_CLEAN_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{_ID_LIMIT_BYTES - 1}}}")
+_CLEAN_ID = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{_ID_LIMIT_BYTES - 1}}}")
+_CLEAN_HEAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def clean(text: str) -> str:
@@ -145,19 +146,28 @@ def split_extension(name: str, audio_format: str = "") -> tuple[str, str]:
 
 
 def whole_id(job_id: str) -> str:
-    """Return `job_id` as it stands in names: different for different ids.
+    """Return `job_id` as it stands in names: different for different ids, case aside.
 
-    UUIDs, and ids of ASCII letters, digits, `-` and `_` up to 200 characters, stay as they
-    are (where only case tells two apart, their `path_key` is the same). Any other id is
-    scrubbed, cut, and ends in `~` and 16 digits of its SHA-256.
+    UUIDs, and ids of `a-z`, digits, `-` and `_` up to 200 characters, stay as they are. Any
+    other id is scrubbed, cut, and ends in `~` and 16 digits of its SHA-256: one in capitals
+    too, since file systems that fold case take two that differ in it alone for one name.
     """
     return job_id if _CLEAN_ID.fullmatch(job_id) else _changed(job_id, job_id)
+
+
+def longer_id(job_id: str) -> str:
+    """Return `job_id` in full, for where its short form stands in another one's name.
+
+    A digest follows where it is no longer than that form.
+    """
+    whole = whole_id(job_id)
+    return whole if len(whole) > SHORT_ID_CHARACTERS else _changed(job_id, job_id)
 
 
 def short_id(job_id: str) -> str:
     """Return the first 8 characters of `job_id`, fit for names. Ids may share it."""
     head = job_id[:SHORT_ID_CHARACTERS]
-    return head if _CLEAN_ID.fullmatch(head) else _changed(head, job_id)
+    return head if _CLEAN_HEAD.fullmatch(head) else _changed(head, job_id)
 
 
 def digest(text: str) -> str:

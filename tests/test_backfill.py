@@ -948,3 +948,17 @@ async def test_a_part_and_its_journal_hold_no_link(tmp_path: Path, sim: Simulato
     journals = list((tmp_path / ".fetcher" / "partial").glob("*.journal"))
     assert len(journals) == 1
     assert b"http" not in journals[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "ids", [("a1b2", "A1B2", "A1b2"), ("A1B2", "a1b2"), ("abcdefgh1", "ABCDEFGH1", "abcdefgh")]
+)
+async def test_jobs_whose_ids_differ_in_case_alone_have_files_of_their_own(
+    ids: tuple[str, ...], tmp_path: Path, sim: Simulator
+) -> None:
+    for job in ids:
+        sim.add_job("talk.wav", id=job)
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, ran.reasons) == (0, [])
+    check_mirror(sim, tmp_path)
+    assert len({path.lower() for path in files(tmp_path)}) == len(ids)

@@ -340,8 +340,8 @@ def test_companions_of_every_file_fit(file_name: str) -> None:
     ("job_id", "short", "whole"),
     [
         (UUID_ID, "0f8fad5b", UUID_ID),
-        ("JOB-000001", "JOB-0000", "JOB-000001"),
-        ("7", "7", "7"),
+        ("job-000001", "job-0000", "job-000001"),
+        ("JOB-000001", "JOB-0000", "JOB-000001~6db0600f3de2fafd"),
         ("a" * 200, "a" * 8, "a" * 200),
         ("abcdefgh/../x", "abcdefgh", "abcdefgh_.._x~f94652cab479b38e"),
         ("a.b", "a.b~2e7336dc8eba87ef", "a.b~2e7336dc8eba87ef"),
@@ -352,6 +352,22 @@ def test_id_that_is_no_name_ends_in_a_digest(job_id: str, short: str, whole: str
     assert render("x {short_id}", job) == f"x {short}"
     assert render("x {short_id}", job, whole_id=True) == f"x {whole}"
     assert render("x {id}", job) == f"x {whole}"
+
+
+@pytest.mark.parametrize("job_id", ["7", "abcdefgh"])
+def test_an_id_that_is_no_longer_than_a_short_one_can_be_told_from_one(job_id: str) -> None:
+    job = named("talk", job_id=job_id)
+    assert render("{id}", job) == render("{short_id}", job) == job_id
+    assert render("{short_id}", job, whole_id=True).startswith(f"{job_id}~")
+
+
+@pytest.mark.parametrize("template", ["{id}{ext}", "{id}/x{ext}", DEFAULT_TEMPLATE])
+def test_ids_that_differ_in_case_alone_have_paths_that_differ_in_more(template: str) -> None:
+    paths = [
+        render(template, named("talk", job_id=job_id), whole_id=True)
+        for job_id in ("abc-def", "ABC-DEF", "Abc-def")
+    ]
+    assert len({path_key(path) for path in paths}) == 3
 
 
 @pytest.mark.parametrize(
