@@ -11,6 +11,8 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
+from fetcher.sniff import is_streamed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,7 +20,6 @@ _LEAST_OFF_S = 1.0  # contract 2: off by more than 1 s and 2 %
 _LEAST_OFF_SHARE = 0.02
 _CHUNK_HEADER_BYTES = 8
 _FMT_BYTES = 16
-_STREAMED = frozenset({0, 0xFFFFFFFF})
 
 
 def misfit(actual_s: float | None, announced_s: float | None) -> str | None:
@@ -76,6 +77,6 @@ def wav_duration_s(first_bytes: bytes, length_bytes: int) -> float | None:
             held = length_bytes - at
             if not bytes_per_s:
                 return None
-            return (held if size in _STREAMED else min(size, held)) / bytes_per_s
+            return (held if is_streamed(size) else min(size, held)) / bytes_per_s
         at += size + size % 2
     return None

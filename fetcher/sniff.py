@@ -90,6 +90,11 @@ def _text(data: bytes) -> str | None:
 _STREAMED = (range(1), range(0xFFFFFF00, 0x100000000), range(0x7FFFF000, 0x7FFFF100))
 
 
+def is_streamed(size: int) -> bool:
+    """Return whether a size in a RIFF header only says that its writer did not know it."""
+    return any(size in sizes for sizes in _STREAMED)
+
+
 def wav_shortfall(first_bytes: bytes, length_bytes: int) -> str | None:
     """Return why a WAV of `length_bytes` is shorter than its own header says, None if it is not.
 
@@ -110,7 +115,7 @@ def wav_shortfall(first_bytes: bytes, length_bytes: int) -> str | None:
     if data is not None:
         ends.append((*data, 0))
     for size, offset, pad in ends:
-        if not any(size in marks for marks in _STREAMED) and offset + size > length_bytes + pad:
+        if not is_streamed(size) and offset + size > length_bytes + pad:
             said = offset + size
             return f"the WAV was cut short: its header says {said} bytes, it has {length_bytes}"
     return None

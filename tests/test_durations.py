@@ -106,6 +106,8 @@ def test_the_common_formats_are_measured(tmp_path: Path, kind: str, is_large: bo
         ),
         pytest.param(riff(FORMAT, b"data\xff\xff\xff\xff" + SECOND), 1.0, id="streamed, ones"),
         pytest.param(riff(FORMAT, b"data\0\0\0\0" + SECOND, size=0), 1.0, id="streamed, zeros"),
+        pytest.param(riff(FORMAT, b"data\xdb\xff\xff\xff" + SECOND), 1.0, id="streamed, less"),
+        pytest.param(riff(FORMAT, b"data\0\xf0\xff\x7f" + SECOND), 1.0, id="streamed by SoX"),
         pytest.param(riff(FORMAT, b"data\xff\xff\xff\x7f" + SECOND), 1.0, id="longer than it is"),
     ],
 )

@@ -552,6 +552,20 @@ async def test_a_wav_that_was_streamed_may_leave_its_size_open(size: int, tmp_pa
     assert list(files(tmp_path).values()) == [body]
 
 
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0xFFFFFFDB, 0x7FFFF000], ids=hex)
+@pytest.mark.parametrize("seconds", [2, 20], ids=["small", "large"])
+async def test_a_streamed_wav_is_as_long_as_it_is(
+    size: int, seconds: int, tmp_path: Path, sim: Simulator
+) -> None:
+    body = song(44 + seconds * 32_000)
+    body = body[:40] + size.to_bytes(4, "little") + body[44:]
+    async with RawServer(Host([honest(body)])) as raw:
+        job = sim.add_job(audio_url=f"{raw.origin}/a.wav")
+        sim.override(job, audio_duration=float(seconds))
+        ran = await run(sim.api_url, tmp_path, check_duration="fail")
+    assert (ran.exit_code, ran.reasons) == (0, [])
+
+
 async def test_an_rf64_keeps_its_size_elsewhere(tmp_path: Path) -> None:
     body = b"RF64\xff\xff\xff\xff" + wav_header(0xFFFFFFFF)[8:] + SONG[44:]
     ran, _ = await fetch(tmp_path, honest(body), check_duration="off")
