@@ -12,7 +12,8 @@ PEEK_BYTES = 65536  # how much of a file's start the judges here want to see
 
 # ---- a page in place of audio ------------------------------------------------------------
 
-_PAGE_BYTES = 1024  # a page shows what it is within its first kilobyte
+_PAGE_BYTES = 1024  # a page shows what it is within its first kilobyte that is not blank
+_BLANK = b" \t\r\n\f"
 # Controls that no text has; sound has them within a few samples.
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _MARKUP = re.compile(r"<(?:!|\?xml|/?[a-z][a-z0-9:_-]*(?:[\s/>]|\Z))", re.IGNORECASE)
@@ -38,12 +39,11 @@ def foreign_page(first_bytes: bytes, content_type: str) -> str | None:
     if _is_audio(first_bytes):
         return None
     kind = content_type.partition(";")[0].strip().lower()
-    text = _text(first_bytes[:_PAGE_BYTES])
+    text = _text(first_bytes)
     if text is not None:
-        opening = text.lstrip("\ufeff \t\r\n\f")
-        if _MARKUP.match(opening):
+        if _MARKUP.match(text):
             return "a page of HTML or XML came in place of audio"
-        if _JSON.match(opening):
+        if _JSON.match(text):
             return "JSON came in place of audio"
         if kind.startswith("text/"):
             return f"text came in place of audio ({kind[:60]!r})"
@@ -77,10 +77,23 @@ def _is_adts(first_bytes: bytes) -> bool:
 
 
 def _text(data: bytes) -> str | None:
-    """Return `data` as text, None if it is none. Any charset that keeps ASCII will do."""
+    """Return how `data` begins as text, behind what is blank; None if it is none.
+
+    Any charset that keeps ASCII will do, and UTF-16, which a page need not announce: its
+    first character is ASCII, so the byte beside it is 0.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = data.decode("utf-16", "replace").encode("utf-8", "replace")
-    return None if _BINARY.search(data) else data.decode("utf-8", "replace")
+    elif len(data) > 1 and (data[0] == 0) != (data[1] == 0):
+        try:
+            wide = data[: len(data) & ~1].decode("utf-16-be" if data[0] == 0 else "utf-16-le")
+        except UnicodeDecodeError as error:
+            if error.end < len(data) & ~1:  # not merely cut within a character
+                return None
+            wide = error.object[: error.start].decode(error.encoding)
+        data = wide.encode()
+    opening = data.removeprefix(b"\xef\xbb\xbf").lstrip(_BLANK)[:_PAGE_BYTES]
+    return None if _BINARY.search(opening) else opening.decode("utf-8", "replace")
 
 
 # ---- a WAV that was cut ------------------------------------------------------------------

@@ -42,6 +42,14 @@ UNKNOWN = 0xFFFFFFFF
         b"null",
         b'"not found"\n',
         b"<html>" + b"x" * 2000 + b"\x00",
+        b"\r\n" * 600 + b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        b" " * 1100 + b'{"statusCode":404}',
+        b"\n" * 20_000 + b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+        "<html><body>404</body></html>".encode("utf-16-le"),
+        "<html><body>غير متاح</body></html>".encode("utf-16-be"),
+        ("\r\n" * 600 + '{"statusCode":404}').encode("utf-16-le"),
+        (" " * 1100 + "<!DOCTYPE html><html>").encode("utf-16-be"),
+        "<html>\U0001f600".encode("utf-16-le")[:-2],
     ],
 )
 @pytest.mark.parametrize("content_type", ["audio/wav", "application/octet-stream", "", "text/html"])
@@ -105,6 +113,11 @@ def test_unknown_bytes_under_a_pages_type_are_a_page(data: bytes, content_type: 
         pytest.param(b"{curly", id="a brace before a word"),
         pytest.param(b"<3 <3 <3", id="an angle before a digit"),
         pytest.param(b"\xff\xfe" + NOISE, id="noise that begins with a byte order mark"),
+        pytest.param(b" " * 1100 + NOISE, id="noise behind blanks"),
+        pytest.param(b" " * 70_000, id="blanks"),
+        pytest.param("<html>".encode("utf-16-le") + NOISE, id="noise that begins as UTF-16"),
+        pytest.param(b"<\0!\0" + bytes(range(256)) * 8, id="samples that begin as UTF-16"),
+        pytest.param(b"<\0h\0\0\xd8a\0" * 300, id="samples that are no characters"),
     ],
 )
 def test_unknown_bytes_that_read_like_no_page_pass(data: bytes, content_type: str) -> None:
