@@ -24,6 +24,7 @@ from fetcher.events import (
 from fetcher.files.parts import Part
 from fetcher.files.places import TakenError, mtime_ns
 from fetcher.files.sealing import Sealable, seal
+from fetcher.files.space import FullError
 from fetcher.look import Adoptable
 from fetcher.manifest.store import Store, Stored
 from fetcher.names import path_key
@@ -103,6 +104,7 @@ class Finisher:
         self._open: dict[int, Ready] = {}  # put and not at its end yet, by row
         self._recording: asyncio.Task[None] | None = None
         self._broken = False
+        self._full: FullError | None = None  # there is no room for some file
 
     async def put(self, ready: Ready) -> None:
         """Hand a file over; waits while a whole group is waiting already, unless cancelled."""
@@ -153,8 +155,9 @@ class Finisher:
             await recording
 
     async def _place_groups(self) -> None:
+        """Place what is put until closed; once a disk is full, what has been put and fits."""
         open_ = True
-        while open_:
+        while open_ and not (self._full and self._queue.empty()):
             group = [await self._queue.get()]
             while len(group) < GROUP_FILES and not self._queue.empty():
                 group.append(self._queue.get_nowait())
@@ -168,6 +171,8 @@ class Finisher:
             await self._recorded()
             if placed:
                 self._recording = asyncio.create_task(self._record(placed))
+        if self._full is not None:
+            raise self._full
 
     async def _place(self, group: Sequence[Ready]) -> list[tuple[Ready, str]]:
         """Put the files of a group in place; return those that are, with their paths."""
@@ -213,13 +218,15 @@ class Finisher:
             if isinstance(trouble, TakenError):
                 final, left = await self._seal_elsewhere(one, path, sealable)
             if isinstance(left, StorageError):
-                stop = stop or left
+                stop = left if stop is None or isinstance(stop, FullError) else stop
             elif left is not None:
                 await self._fail(one, str(left))
             else:
                 there.append((one, final))
                 _note_sealed(one, sealable)
-        if stop is not None:
+        if isinstance(stop, FullError):
+            self._full = self._full or stop
+        elif stop is not None:
             await self._record(there)
             raise stop
         return there

@@ -91,10 +91,11 @@ class Template:
         """Return the path of the job's file relative to DIR, with `/` between components.
 
         `ext` has its dot, or is empty. With `whole_id` the whole id stands in place of
-        `{short_id}`, and a digest behind one that is no longer. ORIGINAL stands beside the denoised file, `.original` before the
-        extension. The same arguments give the same path always; every component is valid
-        on Linux, macOS and Windows, in NFC and at most 255 bytes of UTF-8, the last one
-        240 (249 with `.original`). One that is too long loses text, never an id or `ext`.
+        `{short_id}`, with a digest behind one that is no longer. ORIGINAL stands beside the
+        denoised file, `.original` before the extension. The same arguments give the same path
+        always; every component is valid on Linux, macOS and Windows, in NFC and at most 255
+        bytes of UTF-8, the last one 240 (249 with `.original`). One that is too long loses
+        text, never an id or `ext`.
         """
         values = _Values(job, ext, whole_id=whole_id)
         *folders, file = self.components

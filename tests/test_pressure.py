@@ -487,3 +487,26 @@ async def test_min_free_keeps_what_was_finished_and_what_had_arrived(
     assert again.exit_code == 0
     check_mirror(sim, tmp_path)
     assert stopped.final.downloaded + len(stopped.of(DownloadCancelled)) <= 5
+
+
+async def test_near_min_free_what_fits_is_kept_and_every_run_gets_somewhere(
+    tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty small files and room for ten; then for ten more, and for the rest."""
+    size_bytes, room = 20_000, {"files": 0}
+
+    def statvfs(_: object) -> SimpleNamespace:
+        used = sum(path.stat().st_size for path in tmp_path.rglob("*.wav"))
+        free = 1_000_000 + size_bytes * room["files"] + size_bytes // 2 - used
+        return SimpleNamespace(f_bavail=free, f_frsize=1)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    sim.add_jobs(30, size_bytes=size_bytes)
+    for stored in (10, 10, 20):
+        room["files"] = stored
+        ran = await run(sim.api_url, tmp_path, min_free=1_000_000, concurrency=16)
+        assert (ran.exit_code, len(files(tmp_path))) == (6, stored)
+    room["files"] = 30
+    last = await run(sim.api_url, tmp_path, min_free=1_000_000, concurrency=16)
+    assert (last.exit_code, last.final.already) == (0, 20)
+    check_mirror(sim, tmp_path)

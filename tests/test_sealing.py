@@ -301,10 +301,9 @@ def test_bytes_that_a_write_leaves_over_are_written_after_it(
     assert bench.visible == {"a.wav": BODY}
 
 
-@pytest.mark.parametrize("sizes", [(600_000, 600_000), (1_000_001,)])
-def test_a_group_that_would_fill_the_disk_below_the_limit_is_not_written(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
-) -> None:
+@pytest.fixture
+def nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every disk have 2,000,000 bytes free."""
     real = os.statvfs
 
     def statvfs(path: str | Path) -> os.statvfs_result:
@@ -313,11 +312,33 @@ def test_a_group_that_would_fill_the_disk_below_the_limit_is_not_written(
         return os.statvfs_result(said)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
+
+
+@pytest.mark.usefixtures("nearly_full")
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    [
+        ((600_000, 600_000), [True, False]),
+        ((1_000_001,), [False]),
+        ((1_000_001, 400_000, 700_000, 600_000), [False, True, False, True]),
+        ((500_000, 500_000, 1), [True, True, False]),
+    ],
+)
+def test_of_a_group_those_that_fit_above_the_limit_are_sealed(
+    bench: Bench, sizes: tuple[int, ...], fits: list[bool]
+) -> None:
     group = [bench.small(f"{n}.wav", bytes(size)) for n, size in enumerate(sizes)]
     troubles = bench.seal(*group, min_free=1_000_000)
-    assert [type(trouble) for trouble in troubles] == [StorageError] * len(group)
-    assert (bench.visible, bench.unfinished) == ({}, set())
-    assert bench.seal(bench.small("small.wav"), min_free=1_000_000) == [None]
+    assert [trouble is None for trouble in troubles] == fits
+    assert all(isinstance(trouble, StorageError) for trouble in troubles if trouble is not None)
+    assert set(bench.visible) == {f"{n}.wav" for n, fit in enumerate(fits) if fit}
+    assert bench.unfinished == set()
+
+
+@pytest.mark.usefixtures("nearly_full")
+def test_what_is_on_disk_already_takes_no_room(bench: Bench) -> None:
+    assert bench.seal(bench.large("a.wav"), min_free=3_000_000) == [None]
+    assert set(bench.visible) == {"a.wav"}
 
 
 def test_a_small_file_is_not_written_through_a_link(tmp_path: Path) -> None:

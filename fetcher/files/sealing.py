@@ -56,14 +56,14 @@ def seal(
 ) -> list[FetcherError | None]:
     """Put every file of the group in place; return each one's trouble, None where it is done.
 
-    A file that is already in place with the very same bytes counts as done.
+    A file that is already in place with the very same bytes counts as done. One that does not
+    fit on the disk has a FullError, and those that fit beside it do not suffer from that.
     """
-    unwritten = (one.content for one in group if not one.is_durable)
     try:
-        space.check(sum(len(content) for content in unwritten if isinstance(content, bytes)))
+        refused = space.admit(map(_unwritten_bytes, group))
     except FetcherError as error:
         return [error] * len(group)
-    troubles = _make_all_durable(group, threads)
+    troubles = _make_all_durable(group, refused, threads)
     with _Folders(places) as folders:
         try:
             for n, one in enumerate(group):
@@ -120,13 +120,19 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _make_all_durable(group: Sequence[Sealable], threads: Executor) -> list[FetcherError | None]:
+def _unwritten_bytes(one: Sealable) -> int:
+    return len(one.content) if isinstance(one.content, bytes) and not one.is_durable else 0
+
+
+def _make_all_durable(
+    group: Sequence[Sealable], refused: Sequence[FetcherError | None], threads: Executor
+) -> list[FetcherError | None]:
     """Write what is in memory, then make all durable, a few slices side by side.
 
     In slices, since a hop for each file costs 35 us; written by one thread, since several
     that make files in one folder spin until they get it.
     """
-    written = [(one, _written(one)) for one in group]
+    written = [(one, no or _written(one)) for one, no in zip(group, refused, strict=True)]
     troubles: list[FetcherError | None] = [None] * len(group)
     slices = [written[n::_SIDE_BY_SIDE] for n in range(min(_SIDE_BY_SIDE, len(group)))]
     for n, found in enumerate(threads.map(_sync_slice, slices)):

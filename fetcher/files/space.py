@@ -9,6 +9,7 @@ from fetcher.errors import StorageError
 from fetcher.files.trouble import explained
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -17,6 +18,10 @@ def free_bytes(folder: Path) -> int:
     with explained(folder):
         stat = os.statvfs(folder)
     return stat.f_bavail * stat.f_frsize
+
+
+class FullError(StorageError):
+    """There is no room for a file; a smaller one may fit."""
 
 
 class Space:
@@ -28,7 +33,7 @@ class Space:
         self._promised: dict[object, int] = {}
 
     def promise(self, holder: object, bytes_left: int) -> None:
-        """Set aside what `holder` will still write; raises StorageError where it cannot be had."""
+        """Set aside what `holder` will still write; raises FullError where it cannot be had."""
         self._promised[holder] = bytes_left
         self.check()
 
@@ -37,11 +42,31 @@ class Space:
         self._promised.pop(holder, None)
 
     def check(self, more_bytes: int = 0) -> None:
-        """Raise StorageError when `more_bytes` would fill the disk below the limit."""
+        """Raise FullError when `more_bytes` would fill the disk below the limit."""
         free = free_bytes(self._folder)
-        if free - more_bytes - sum(self._promised.values()) < self._min_free_bytes:
-            raise StorageError(
-                f"Not enough space in {self._folder}: {free} bytes are free, and --min-free "
-                f"keeps {self._min_free_bytes} of them. Free some space or lower --min-free; "
-                "the next run goes on from here."
-            )
+        if self._room(free) < more_bytes:
+            raise self._refusal(free)
+
+    def admit(self, sizes: Iterable[int]) -> list[FullError | None]:
+        """Return for each of these sizes, in order, why there is no room for it, if there is none.
+
+        What is on disk already (0 bytes more) always has room. Raises StorageError.
+        """
+        free = free_bytes(self._folder)
+        left = self._room(free)
+        found: list[FullError | None] = []
+        for size in sizes:
+            fits = size <= max(0, left)
+            left -= size if fits else 0
+            found.append(None if fits else self._refusal(free))
+        return found
+
+    def _room(self, free: int) -> int:
+        return free - sum(self._promised.values()) - self._min_free_bytes
+
+    def _refusal(self, free: int) -> FullError:
+        return FullError(
+            f"Not enough space in {self._folder}: {free} bytes are free, and --min-free "
+            f"keeps {self._min_free_bytes} of them. Free some space or lower --min-free; "
+            "the next run goes on from here."
+        )
