@@ -19,7 +19,7 @@ import aiofiles.os
 
 from fetcher.errors import FetcherError
 from fetcher.events import Notice
-from fetcher.files.parts import part_key
+from fetcher.files.parts import open_anew, part_key
 from fetcher.files.places import TakenError
 from fetcher.layout import companion
 from fetcher.records import brought_up, encoded, record_of
@@ -80,7 +80,7 @@ class Companions:
 
     async def _write_over(self, fresh: Path, path: str, text: _Text) -> None:
         try:
-            async with aiofiles.open(fresh, "wb") as file:
+            async with aiofiles.open(fresh, "wb", opener=open_anew) as file:
                 await file.write(text.body)
             await asyncio.to_thread(self._put, fresh, path, text)
         except BaseException:

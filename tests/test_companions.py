@@ -221,3 +221,14 @@ async def test_a_missing_folder_for_unfinished_files_is_only_told(desk: Desk) ->
     await companions.write([done()])
     assert not desk.record.exists()
     assert len(desk.warnings) == 1
+
+
+async def test_a_record_is_not_written_through_a_link_where_it_is_made(desk: Desk) -> None:
+    victim = desk.root / "victim"
+    victim.write_bytes(b"mine")
+    (desk.partial / f"{JOB.id}.denoised.json").symlink_to(victim)
+    await desk.write()
+    assert victim.read_bytes() == b"mine"
+    assert desk.events == []
+    assert not desk.record.is_symlink()
+    assert desk.record.stat().st_mode & 0o777 == (desk.root / PATH).stat().st_mode & 0o777

@@ -448,12 +448,12 @@ def test_purging_never_follows_a_link_in_the_place_of_the_folder(tmp_path: Path)
 
 
 def test_a_journal_is_not_written_through_a_link(parts: Parts, tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.write_text("mine")
-    (parts.folder / f"{KEY}.journal.new").symlink_to(precious)
-    with pytest.raises(PlaceError):
-        parts.begin(KEY, VERSION)
-    assert precious.read_text() == "mine"
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    journal(parts).with_name(f"{KEY}.journal.new").symlink_to(victim)
+    leave(parts, *thousand(3))
+    assert victim.read_bytes() == b"mine"
+    assert recovered(parts) == 3000
 
 
 # ---- stretches ---------------------------------------------------------------------------

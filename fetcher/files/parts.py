@@ -50,6 +50,19 @@ def part_key(job_id: JobId, variant: Variant) -> str:
     return f"~{hashlib.sha256(job_id.encode()).hexdigest()}.{variant}"  # no id begins so
 
 
+def open_anew(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """Return a new file, open; what stands there is removed, and no link is followed.
+
+    For files that are only written and then renamed. Raises OSError.
+    """
+    flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        os.unlink(path)  # noqa: PTH108 - may be text
+        return os.open(path, flags, mode)
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """Which body an unfinished file is of: validator, announced length and digests."""
@@ -82,8 +95,7 @@ class Part:
 
     def _begin_journal(self) -> int:
         fresh = self._journal_path.with_name(self._journal_path.name + ".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(fresh, flags, 0o600)
+        fd = open_anew(fresh, os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, _header(self.version))
             if self.bytes_written:
