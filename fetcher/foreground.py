@@ -17,6 +17,7 @@ from fetcher import signals
 from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
 from fetcher.errors import FetcherError
 from fetcher.events import RunCompleted
+from fetcher.process import kill_all
 from fetcher.report import Console, Report, Wishes, choose, render
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def conduct(
     """Carry a run out in this process; return its exit status.
 
     `ending` returns what is said at the end, the summary of a run where it is not given.
-    SIGINT and SIGTERM stop the run, a second SIGINT ends the process at once; so does the
-    SIGHUP of a closed terminal. Without a terminal SIGHUP asks a watch to poll now, as
-    SIGUSR1 does always. What came while the program started counts as well. Raises
-    FetcherError where the run could not even begin.
+    SIGINT and SIGTERM stop the run, and so does the SIGHUP of a closed terminal; a second
+    SIGINT ends the process at once, with the commands that it runs. Without a terminal
+    SIGHUP asks a watch to poll now, as SIGUSR1 does always. What came while the program
+    started counts as well. Raises FetcherError where the run could not even begin.
     """
     stop = fetcher.stop
     lost: list[OSError] = []
@@ -108,6 +109,7 @@ async def _signals(fetcher: Fetcher, *, has_terminal: bool) -> AsyncIterator[Non
 
     def interrupted() -> None:
         if stop.exit_code is not None:
+            kill_all()
             os._exit(STOPPED_BY_SIGINT)
         stop.ask(STOPPED_BY_SIGINT)
 

@@ -28,6 +28,8 @@ _LAST_WORDS_S = 0.5  # for output that is still in the pipe when the command has
 _PATIENCE_S, _CUT_PATIENCE_S = 2.0, 0.3
 _REAPED_WITHIN_S = 1.0  # of SIGKILL, which nothing can refuse
 
+_running: set[int] = set()  # groups; of the process, like the children that they are
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -77,10 +79,20 @@ async def carry_out(command: Command, bounds: Bounds, *, tell: Tell | None = Non
                 stderr=descriptor,
                 start_new_session=True,
             )
-            return await _ended(process, bounds)
+            _running.add(process.pid)
+            try:
+                return await _ended(process, bounds)
+            finally:
+                _running.discard(process.pid)
     except (OSError, ValueError) as error:  # ValueError: a NUL in a word
         why = error.strerror if isinstance(error, OSError) else None
         return Ended(None, f"it could not be started: {why or error}")
+
+
+def kill_all() -> None:
+    """Kill every command that runs, with its group, at once: this process is about to end."""
+    for group in _running:
+        _signal_group(group, signal.SIGKILL)
 
 
 async def _ended(process: asyncio.subprocess.Process, bounds: Bounds) -> Ended:

@@ -7,6 +7,7 @@ import random
 import struct
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fetcher.engine import Fetcher
@@ -26,7 +27,6 @@ from fetcher.settings import Settings
 if TYPE_CHECKING:
     from asyncio import StreamWriter
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from raw_server import Request
 
@@ -275,3 +275,11 @@ async def eventually(fact: Callable[[], bool], *, within_s: float = 10.0) -> Non
     async with asyncio.timeout(within_s):
         while not fact():  # noqa: ASYNC110 - what is waited for is foreign to the loop
             await asyncio.sleep(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -12,11 +12,10 @@ import textwrap
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import eventually
+from support import eventually, is_alive
 
 from fetcher.config import resolve
 from fetcher.engine import Stop
@@ -26,6 +25,9 @@ from fetcher.hooks import Hooks, Limits, facts_of, without_key
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
 from fetcher.settings import Settings
 from fetcher.targets import EXEC_PLACEHOLDERS, RUN_FACTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = "k3y-that-nobody-may-see"
 JOB = Job(
@@ -113,14 +115,6 @@ TELL_ENVIRONMENT = """
                ((os.fsdecode(k), v) for k, v in os.environb.items())},
               open(out + "/environment", "w"))
 """
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 # ---- what a command is told --------------------------------------------------------------

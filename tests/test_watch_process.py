@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import KEY, check_mirror, eventually, unfinished
+from support import KEY, check_mirror, eventually, is_alive, unfinished
 
 from fetcher.simulator import Fault, Serving
 
@@ -160,16 +160,23 @@ async def test_a_signal_in_the_middle_of_downloads_loses_nothing(
     check_mirror(sim, tmp_path)
 
 
-async def test_a_second_interrupt_ends_it_at_once(sim: Simulator, tmp_path: Path) -> None:
+async def test_a_second_interrupt_ends_it_at_once_with_its_commands(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    """Those too that the command started: whoever reads stderr is not kept waiting."""
     sim.add_job()
-    slow = f'{sys.executable} -c "import time; time.sleep(4)"'
-    async with watcher(sim, tmp_path, "--exec", slow) as at:
-        await at.until("download.completed")
+    pids = tmp_path / "pids"
+    script = tmp_path / "slow.sh"
+    script.write_text(f"sleep 30 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; sleep 30")
+    async with watcher(sim, tmp_path / "dest", "--exec", f"sh {script}") as at:
+        await eventually(pids.exists)
         at.process.send_signal(signal.SIGINT)
         await asyncio.sleep(0.2)
-        at.process.send_signal(signal.SIGINT)  # the command still has its pipes open
+        at.process.send_signal(signal.SIGINT)
         await eventually(lambda: at.process.returncode is not None, within_s=1)
         assert at.process.returncode == 130
+    commands = [int(pid) for pid in pids.read_text().split()]
+    await eventually(lambda: not any(map(is_alive, commands)), within_s=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
