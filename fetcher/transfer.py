@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from fetcher.durations import duration_s, misfit, wav_duration_s
@@ -225,11 +226,8 @@ class Transfer:
         return Splitter(self._file, means.host, means.lines, means.gates, self._url)
 
     def _new_visit(self) -> Visit:
-        return Visit(self._means.gates, self._step_aside)
-
-    async def _step_aside(self, waiting: Awaitable[None]) -> None:
-        """Await what other files need not wait for."""
-        await self._means.slots.step_aside(waiting, is_open=self._file.part is not None)
+        # Not a method of this object: the two would keep each other in memory, and the file.
+        return Visit(self._means.gates, partial(_step_aside, self._means.slots, self._file))
 
     async def _meet(self, error: TransferError) -> Outcome | None:
         """Wait, or ask for a fresh link, or stop: what to do about a failed attempt."""
@@ -247,7 +245,7 @@ class Transfer:
             return self._give_up(decision.reason)
         self._tell_retry(error, decision.delay_s)
         pause = self._means.sleep(decision.delay_s)
-        await (self._step_aside(pause) if is_pressed else pause)
+        await (_step_aside(self._means.slots, self._file, pause) if is_pressed else pause)
         return None
 
     def _is_pardoned(self, error: TransferError) -> bool:
@@ -345,6 +343,11 @@ class Transfer:
         done = self._file.bytes_done
         self._file.close()
         return GivenUp(reason, self._attempts, done)
+
+
+async def _step_aside(slots: Slots, file: Underway, waiting: Awaitable[None]) -> None:
+    """Await what other files need not wait for."""
+    await slots.step_aside(waiting, is_open=file.part is not None)
 
 
 def _refuse_status(head: Head, url: str) -> None:

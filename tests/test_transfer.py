@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import json
 import shutil
@@ -24,6 +25,7 @@ from support import (
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted, DownloadStarted
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
+from fetcher.underway import Underway
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -426,3 +428,19 @@ async def test_stretches_that_a_stop_left_are_gone_on_with_but_never_trusted_bli
 def partials(dest: Path) -> list[Path]:
     """Return the data of all unfinished files."""
     return sorted((dest / ".fetcher" / "partial").glob("*.part"))
+
+
+@pytest.mark.parametrize("size_bytes", [50_000, 400_000], ids=["small", "large"])
+async def test_what_was_fetched_is_let_go_of_without_the_collector(
+    tmp_path: Path, sim: Simulator, size_bytes: int
+) -> None:
+    """Objects that keep each other, and a file's bytes, wait for it: 200 MB of small files."""
+    sim.add_jobs(20, size_bytes=size_bytes)
+    gc.collect()
+    gc.disable()
+    try:
+        ran = await run(sim.api_url, tmp_path)
+        left = [one for one in gc.get_objects() if isinstance(one, Underway)]
+    finally:
+        gc.enable()
+    assert (ran.exit_code, left) == (0, [])
