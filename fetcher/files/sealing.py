@@ -34,7 +34,7 @@ _SIDE_BY_SIDE = 8
 class Sealable:
     """A finished, proven file: `content` is a small one's bytes, or an open part.
 
-    `sha256` is empty of bytes that are yet to be hashed: they are when they are written.
+    `sha256` is empty of bytes that are yet to be hashed: they are while they are written.
 
     `part_path` is where its data is or will be before the rename; `path` is relative to
     DIR; `mtime_ns` None leaves the time of writing. `may_replace`: a file that stands at
@@ -144,9 +144,8 @@ def _written(one: Sealable) -> int | FetcherError | None:
     """Write a file that is in memory; return it open, or why it cannot be; None for others."""
     if one.is_durable or isinstance(one.content, Part):
         return None
-    one.sha256 = one.sha256 or hashlib.sha256(one.content).hexdigest()
     try:
-        return _write(one.part_path, one.content, one.mtime_ns)
+        return _write(one.part_path, one.content)
     except OSError as error:
         return explain(error, one.part_path)
 
@@ -162,9 +161,11 @@ def _synced(one: Sealable, written: int | FetcherError | None) -> FetcherError |
         return written
     try:
         if written is not None:
-            _sync_and_close(written)
+            _finish(written, one.mtime_ns)
         elif isinstance(one.content, Part) and not one.is_durable:
             one.content.finish(one.mtime_ns)
+        if isinstance(one.content, bytes) and not one.sha256:
+            one.sha256 = hashlib.sha256(one.content).hexdigest()
     except OSError as error:
         return explain(error, one.part_path)
     except FetcherError as error:
@@ -174,10 +175,10 @@ def _synced(one: Sealable, written: int | FetcherError | None) -> FetcherError |
 
 def write_durable(path: Path, content: bytes, mtime_ns: int | None) -> None:
     """Write a small file whole and fsync it; raises OSError."""
-    _sync_and_close(_write(path, content, mtime_ns))
+    _finish(_write(path, content), mtime_ns)
 
 
-def _write(path: Path, content: bytes, mtime_ns: int | None) -> int:
+def _write(path: Path, content: bytes) -> int:
     """Write a small file whole; return it open. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o666)
@@ -185,16 +186,17 @@ def _write(path: Path, content: bytes, mtime_ns: int | None) -> int:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
-        if mtime_ns is not None:
-            os.utime(fd, ns=(mtime_ns, mtime_ns))
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _sync_and_close(fd: int) -> None:
+def _finish(fd: int, mtime_ns: int | None) -> None:
+    """Make an open file durable with that modification time, and close it."""
     try:
+        if mtime_ns is not None:
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
         os.fsync(fd)
     finally:
         os.close(fd)
