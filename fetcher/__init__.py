@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fetcher.configuration.settings import Settings
     from fetcher.engine import Fetcher
-    from fetcher.settings import Settings
 
 __version__ = "0.1.0"
 __all__ = ["Fetcher", "Settings", "__version__"]
 
-_HOMES = {"Fetcher": "fetcher.engine", "Settings": "fetcher.settings"}
+_HOMES = {"Fetcher": "fetcher.engine", "Settings": "fetcher.configuration.settings"}
 
 
 def __getattr__(name: str) -> object:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from fetcher import __version__, signals
 from fetcher.commands import COMMANDS, Command, Environment
+from fetcher.configuration.kinds import Option, quoted
+from fetcher.configuration.options import BY_FIELD, OPTIONS, accepted_by
+from fetcher.configuration.values import is_utf8, nearest
 from fetcher.errors import FetcherError, StorageError, UsageError
-from fetcher.kinds import Option, quoted
-from fetcher.options import BY_FIELD, OPTIONS, accepted_by
-from fetcher.values import is_utf8, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,7 +212,7 @@ def _help(args: argparse.Namespace, env: Environment) -> int:
 
 def _complain(env: Environment, text: str) -> None:
     """Write one line to stderr; where that is gone too, the status alone tells."""
-    from fetcher.text import printable  # noqa: PLC0415 - only trouble pays for it
+    from fetcher.core.text import printable  # noqa: PLC0415 - only trouble pays for it
 
     with contextlib.suppress(OSError, ValueError):
         env.stderr.write(f"fetcher: {printable(text)}\n")

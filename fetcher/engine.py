@@ -6,19 +6,19 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from fetcher.account import Class
-from fetcher.afterwards import afterwards
-from fetcher.assembly import opened
-from fetcher.causes import first_cause
+from fetcher.core.account import Class
+from fetcher.core.causes import first_cause
 from fetcher.errors import ApiError, FetcherError, LockedError
 from fetcher.events import Event, Notice, RunCompleted, RunStarted, Sink
+from fetcher.runs.afterwards import afterwards
+from fetcher.runs.assembly import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from fetcher.afterwards import Afterwards
-    from fetcher.run import Run
-    from fetcher.settings import Settings
+    from fetcher.configuration.settings import Settings
+    from fetcher.runs.afterwards import Afterwards
+    from fetcher.runs.run import Run
 
 _STOP_WITHIN_S = 4.0  # contract 5.8 allows 5 s from the signal to the end
 STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM = 130, 143
@@ -179,7 +179,7 @@ class Fetcher:
             return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
     async def _watched(self, sink: Sink, after: Afterwards) -> _End:
-        from fetcher.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
+        from fetcher.runs.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
 
         async with opened(
             self.settings,
@@ -201,7 +201,7 @@ class Fetcher:
 
         Raises KeyRefusedError, ApiError besides what hinders a run to begin.
         """
-        from fetcher.planning import plan  # noqa: PLC0415 - only a dry run needs it
+        from fetcher.runs.planning import plan  # noqa: PLC0415 - only a dry run needs it
 
         finals: list[RunCompleted] = []
 

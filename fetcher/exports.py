@@ -14,8 +14,8 @@ from io import StringIO
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from fetcher.core.names import whole_id
 from fetcher.models import State, Variant
-from fetcher.names import whole_id
 from fetcher.report.jsonl import dumps
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ from fetcher import signals
 from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
 from fetcher.errors import FetcherError
 from fetcher.events import RunCompleted
-from fetcher.process import kill_all
 from fetcher.report import Console, Report, Wishes, choose, render
+from fetcher.runs.process import kill_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fetcher.commands import Environment
-    from fetcher.settings import Settings
+    from fetcher.configuration.settings import Settings
 
     Runner = Callable[[Report], Awaitable[RunCompleted]]
     Ending = Callable[[Report], str]

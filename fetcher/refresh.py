@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fetcher.assembly import opened
 from fetcher.engine import STOPPED_BY_SIGINT, until_stopped
+from fetcher.runs.assembly import opened
 
 if TYPE_CHECKING:
+    from fetcher.configuration.settings import Settings
     from fetcher.engine import Fetcher
     from fetcher.events import RunCompleted, Sink
-    from fetcher.settings import Settings
 
 
 def unfiltered(settings: Settings) -> Settings:

@@ -9,14 +9,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fetcher.core.text import fit
 from fetcher.report.units import human_bytes, human_count
-from fetcher.text import fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fetcher.tables import Screen
+    from fetcher.configuration.tables import Screen
 
 _MOST_LINES = 60
 _WIDEST_NAME = 60

@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fetcher.assembly import destination_of, opened
 from fetcher.engine import STOPPED_BY_SIGINT, until_stopped
 from fetcher.errors import FetcherError
 from fetcher.events import FileDamaged, Notice, RunCompleted, VerifyCompleted, VerifyProgress
@@ -24,19 +23,20 @@ from fetcher.files.checks import Finding, Problem, Recorded, examine
 from fetcher.files.places import Places
 from fetcher.manifest import schema
 from fetcher.manifest.reader import Reader
-from fetcher.mending import Mending
 from fetcher.models import State, Variant
 from fetcher.refresh import unfiltered
+from fetcher.runs.assembly import destination_of, opened
+from fetcher.runs.mending import Mending
 from fetcher.threads import run as run_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
-    from fetcher.destination import Destination
     from fetcher.engine import Fetcher
     from fetcher.events import Sink
     from fetcher.models import Entry
+    from fetcher.runs.destination import Destination
 
 _ROWS_AT_ONCE = 1000
 _CHUNK_FILES = 32  # a hop to a thread costs 125 us, checking a small file 100

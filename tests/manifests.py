@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.cli import run
 from fetcher.commands import Environment
-from fetcher.filters import Rules
+from fetcher.core.filters import Rules
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.store import Store, Stored
 from fetcher.models import Job, JobId, State, Status, Variant

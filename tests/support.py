@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fetcher.configuration.settings import Settings
 from fetcher.engine import Fetcher
 from fetcher.events import (
     DownloadCancelled,
@@ -22,7 +23,6 @@ from fetcher.events import (
     FileEvent,
     RunCompleted,
 )
-from fetcher.settings import Settings
 
 if TYPE_CHECKING:
     from asyncio import StreamWriter

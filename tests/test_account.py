@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.account import Account, Class, Rows
-from fetcher.filters import Rules
+from fetcher.core.account import Account, Class, Rows
+from fetcher.core.filters import Rules
+from fetcher.core.plan import Known
 from fetcher.manifest import schema
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.store import Store, Stored
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
-from fetcher.plan import Known
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.address import Address, follow, parse_url
+from fetcher.core.address import Address, follow, parse_url
 
 
 @pytest.mark.parametrize(

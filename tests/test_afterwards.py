@@ -217,7 +217,7 @@ async def test_a_run_that_ends_badly_is_pinged_as_failed(sim: Simulator, tmp_pat
 
 
 async def test_a_run_that_cannot_begin_is_pinged_as_failed(sim: Simulator, tmp_path: Path) -> None:
-    from fetcher.assembly import opened
+    from fetcher.runs.assembly import opened
 
     async with RawServer(OK) as server:
         options = settings(sim.api_url, tmp_path, ping_url=f"{server.origin}/u")

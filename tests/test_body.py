@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_server import Answer, RawServer, Request, always, answer
 
-from fetcher.client import Host
 from fetcher.errors import ConnectionFailedError, ShortBodyError, TransferError
-from fetcher.intake import BUFFER_BYTES, Memory, take_over
+from fetcher.network.client import Host
+from fetcher.network.intake import BUFFER_BYTES, Memory, take_over
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fetcher.body import Body
+    from fetcher.network.body import Body
 
 LARGE = random.Random(7).randbytes(3 * BUFFER_BYTES + 17)
 KINDS = ["plain", "chunked", "until close"]

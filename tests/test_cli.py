@@ -27,10 +27,10 @@ from fetcher.commands import COMMANDS, Environment
 from fetcher.commands.config import commented_file
 from fetcher.commands.help import overview, page
 from fetcher.commands.man import man_page
-from fetcher.config import resolve
+from fetcher.configuration.config import resolve
+from fetcher.configuration.options import OPTIONS, shown_by
+from fetcher.configuration.sources import NOT_IN_FILE
 from fetcher.errors import UsageError
-from fetcher.options import OPTIONS, shown_by
-from fetcher.sources import NOT_IN_FILE
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -405,7 +405,7 @@ def test_light_commands_import_nothing_heavy(argv: list[str]) -> None:
 
 def test_settings_of_light_commands_need_no_pydantic() -> None:
     code = (
-        "import sys; from pathlib import Path; from fetcher.config import resolve;"
+        "import sys; from pathlib import Path; from fetcher.configuration.config import resolve;"
         "resolve({}, {}, cwd=Path('/'), user_config_dir=Path('/'));"
         "sys.exit('pydantic' in sys.modules or 'aiohttp' in sys.modules)"
     )

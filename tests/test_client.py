@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_server import Answer, RawServer, Request, always, answer
 
-from fetcher.client import Api, Host
+from fetcher.core.sse import Done, Errored, Processing, Progress
 from fetcher.errors import (
     ApiError,
     ConnectionFailedError,
@@ -30,7 +30,7 @@ from fetcher.errors import (
     UsageError,
 )
 from fetcher.models import JobId
-from fetcher.sse import Done, Errored, Processing, Progress
+from fetcher.network.client import Api, Host
 
 if TYPE_CHECKING:
     from aioresponses import aioresponses
@@ -599,7 +599,7 @@ async def test_an_untrusted_certificate_fails_for_good(tls: ssl.SSLContext) -> N
 
 TRUSTING = """
 import asyncio, hashlib, sys
-from fetcher.client import Host
+from fetcher.network.client import Host
 from fetcher.errors import ConnectionFailedError
 
 async def main(origin):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fetcher.companions import Companions
 from fetcher.events import Event, Notice
 from fetcher.files.places import Places
-from fetcher.finish import Done
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
-from fetcher.records import encoded, record_of
+from fetcher.runs.companions import Companions
+from fetcher.runs.finish import Done
+from fetcher.runs.records import encoded, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

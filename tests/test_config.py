@@ -14,11 +14,11 @@ import pytest
 from pydantic import SecretStr
 
 from fetcher import Settings
-from fetcher.config import Resolved, load, resolve
+from fetcher.configuration.config import Resolved, load, resolve
+from fetcher.configuration.key import KeyFile, checked_key
+from fetcher.configuration.options import BY_FIELD, OPTIONS
+from fetcher.configuration.settings import Given
 from fetcher.errors import UsageError
-from fetcher.key import KeyFile, checked_key
-from fetcher.options import BY_FIELD, OPTIONS
-from fetcher.settings import Given
 
 NOW = datetime(2025, 6, 15, tzinfo=UTC)
 KEY = "k3y-that-must-not-show"

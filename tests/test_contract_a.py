@@ -10,9 +10,9 @@ import pytest
 
 from fetcher.cli import run
 from fetcher.commands import Environment
+from fetcher.core.paging import Walk
+from fetcher.core.wire import InvalidRecord, parse_page
 from fetcher.models import JobId
-from fetcher.paging import Walk
-from fetcher.wire import InvalidRecord, parse_page
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from fetcher.decoding import Decoder
+from fetcher.core.decoding import Decoder
 from fetcher.errors import ContentError, ShortBodyError
 
 PLAIN = bytes(range(256)) * 9000

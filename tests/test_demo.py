@@ -13,10 +13,10 @@ import pytest
 from support import files, unfinished
 
 from fetcher.commands import Environment, demo
-from fetcher.config import resolve
+from fetcher.configuration.config import resolve
+from fetcher.configuration.tables import Screen
 from fetcher.errors import UsageError
 from fetcher.manifest.schema import FILE_NAME
-from fetcher.tables import Screen
 from fetcher.tree import draw
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.durations import duration_s, misfit, wav_duration_s
+from fetcher.transfers.durations import duration_s, misfit, wav_duration_s
 
 if TYPE_CHECKING:
     from pathlib import Path

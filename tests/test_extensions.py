@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.layout import (
+from fetcher.core.layout import (
     KNOWN_EXTENSIONS,
     choose_extension,
     extension_of_bytes,

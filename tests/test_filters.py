@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.filters import Rules, fits
+from fetcher.core.filters import Rules, fits
 from fetcher.models import Job, JobId, Status
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)

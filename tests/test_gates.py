@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.gates import Gates, Limiter, Pause, Visit
+from fetcher.network.gates import Gates, Limiter, Pause, Visit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

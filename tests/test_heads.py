@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.heads import (
+from fetcher.core.heads import (
     codings,
     content_length,
     content_range,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support import names
 
-from fetcher.heartbeat import STATUS_FILE, Sign, Systemd, write_status
+from fetcher.runs.heartbeat import STATUS_FILE, Sign, Systemd, write_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fetcher.core.paging import Request
+from fetcher.core.retry import Policy
+from fetcher.core.wire import Page
 from fetcher.errors import (
     ApiError,
     ConnectionFailedError,
@@ -23,11 +26,8 @@ from fetcher.errors import (
     StatusError,
 )
 from fetcher.events import Event, Notice
-from fetcher.history import History
 from fetcher.models import Job, JobId, Status
-from fetcher.paging import Request
-from fetcher.retry import Policy
-from fetcher.wire import Page
+from fetcher.runs.history import History
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import eventually, is_alive
 
-from fetcher.config import resolve
+from fetcher.configuration.config import resolve
+from fetcher.configuration.settings import Settings
+from fetcher.configuration.targets import EXEC_PLACEHOLDERS, RUN_FACTS
 from fetcher.engine import Stop
 from fetcher.events import Event, ExecFailed, Notice, RunCompleted
-from fetcher.finish import Done
-from fetcher.hooks import Hooks, Limits, facts_of, without_key
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
-from fetcher.settings import Settings
-from fetcher.targets import EXEC_PLACEHOLDERS, RUN_FACTS
+from fetcher.runs.finish import Done
+from fetcher.runs.hooks import Hooks, Limits, facts_of, without_key
 
 if TYPE_CHECKING:
     from pathlib import Path

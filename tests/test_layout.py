@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pathvalidate import validate_filename
 
+from fetcher.core.layout import DEFAULT_TEMPLATE, PLACEHOLDERS, Template, companion, path_key
 from fetcher.errors import UsageError
-from fetcher.layout import DEFAULT_TEMPLATE, PLACEHOLDERS, Template, companion, path_key
 from fetcher.models import Job, JobId, Status, Variant
 
 UUID_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from manifests import Shelf, job, rejected
 
+from fetcher.configuration.settings import Settings
+from fetcher.configuration.tables import Cell, Column, Screen, lines, settle
+from fetcher.core.text import width
 from fetcher.engine import Fetcher
 from fetcher.events import JobPending, PollCompleted
 from fetcher.models import State, Status, Variant
 from fetcher.refresh import refresh, unfiltered
-from fetcher.settings import Settings
-from fetcher.tables import Cell, Column, Screen, lines, settle
-from fetcher.text import width
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 from support import E, eventually
 
+from fetcher.core.sse import Done, Errored, Processing, Progress, Unknown
 from fetcher.errors import ContentError, ManifestError, StatusError
 from fetcher.events import Event, JobProgress, JobSettled
-from fetcher.live import MOST_STREAMS, Live
 from fetcher.models import Job, JobId, Status
-from fetcher.sse import Done, Errored, Processing, Progress, Unknown
+from fetcher.runs.live import MOST_STREAMS, Live
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence

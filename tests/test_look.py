@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import check_mirror, files, run, settings, song
 
+from fetcher.core.extensions import KNOWN_EXTENSIONS
+from fetcher.core.layout import DEFAULT_TEMPLATE, Template
+from fetcher.core.plan import Local
 from fetcher.engine import Fetcher
 from fetcher.events import Event, Planned
-from fetcher.extensions import KNOWN_EXTENSIONS
 from fetcher.files.parts import Parts, Version, part_key
 from fetcher.files.places import Places, mtime_ns
-from fetcher.layout import DEFAULT_TEMPLATE, Template
-from fetcher.look import Adoptable, Eye
 from fetcher.models import Entry, Job, JobId, State, Status, Validator, Variant
-from fetcher.plan import Local
+from fetcher.runs.look import Adoptable, Eye
 
 if TYPE_CHECKING:
     from pathlib import Path

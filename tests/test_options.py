@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.errors import UsageError
-from fetcher.models import State
-from fetcher.options import (
+from fetcher.configuration.options import (
     BY_FIELD,
     BY_NAME,
     BY_SHORT,
@@ -22,8 +20,10 @@ from fetcher.options import (
     check_together,
     shown_by,
 )
-from fetcher.targets import EXEC_PLACEHOLDERS, is_loopback, split_command
-from fetcher.values import nearest
+from fetcher.configuration.targets import EXEC_PLACEHOLDERS, is_loopback, split_command
+from fetcher.configuration.values import nearest
+from fetcher.errors import UsageError
+from fetcher.models import State
 
 NOW = datetime(2025, 6, 15, 12, 0, tzinfo=UTC)
 MIB = 2**20

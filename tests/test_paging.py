@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fetcher.core.pages import tied
+from fetcher.core.paging import Walk
 from fetcher.errors import ApiError
 from fetcher.models import Job, JobId, Status
-from fetcher.pages import tied
-from fetcher.paging import Walk
 
 Element = str | None  # an id, or an element without a readable one
 

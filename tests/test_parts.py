@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fetcher.core.proof import Digest
 from fetcher.errors import FetcherError, PlaceError, StorageError
 from fetcher.files.parts import SYNC_BYTES, Part, Parts, Version, part_key
 from fetcher.models import JobId, Partial, Validator, Variant
-from fetcher.proof import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fetcher.core.patience import Outage, Shortage
 from fetcher.errors import ApiError, FetcherError, KeyRefusedError, StorageError
-from fetcher.patience import Outage, Shortage
 
 
 def test_an_outage_is_told_once_whatever_its_words() -> None:

@@ -12,7 +12,7 @@ from raw_server import RawServer, Request, always, answer
 from fetcher.engine import Stop
 from fetcher.errors import LockedError
 from fetcher.events import Event, Notice
-from fetcher.ping import Ping, address_for
+from fetcher.runs.ping import Ping, address_for
 
 if TYPE_CHECKING:
     from asyncio import StreamWriter

@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from fetcher.filters import Rules
+from fetcher.core.filters import Rules
+from fetcher.core.plan import TODO, Action, Known, Local, classify, decide, explain
 from fetcher.models import Job, JobId, State, Status
-from fetcher.plan import TODO, Action, Known, Local, classify, decide, explain
 
 EVERYTHING = Rules()
 NOTHING = Rules(match=("no name fits",))

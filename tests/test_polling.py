@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import E, settings
 
-from fetcher.account import Class
-from fetcher.assembly import opened
+from fetcher.core.account import Class
 from fetcher.errors import ApiError
 from fetcher.events import Event, JobFailed, JobPending, JobSettled, PollCompleted
 from fetcher.manifest.store import Store
 from fetcher.models import State
-from fetcher.polling import Poller
+from fetcher.runs.assembly import opened
+from fetcher.runs.polling import Poller
 from fetcher.simulator import Fault
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fetcher.models import JobId
-    from fetcher.run import Run
+    from fetcher.runs.run import Run
     from fetcher.simulator import SimRequest, Simulator
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.core.proof import Announced, Digest, Digester, algorithms, announced, refuse, settle
 from fetcher.models import Head
-from fetcher.proof import Announced, Digest, Digester, algorithms, announced, refuse, settle
 
 BODY = b"123456789"
 PART = BODY[4:]

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from fetcher.models import Head, Partial, Validator
-from fetcher.ranges import (
+from fetcher.core.ranges import (
     Append,
     Refuse,
     Restart,
@@ -25,6 +24,7 @@ from fetcher.ranges import (
     resumable,
     resume,
 )
+from fetcher.models import Head, Partial, Validator
 
 MONDAY = "Mon, 05 Feb 2024 10:00:00 GMT"
 TUESDAY = "Tue, 06 Feb 2024 10:00:00 GMT"

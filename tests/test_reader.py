@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fetcher.core.filters import Rules
 from fetcher.errors import ManifestError
-from fetcher.filters import Rules
 from fetcher.manifest import schema
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.reader import Reader, Selection, StateTally
@@ -292,7 +292,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_reader import job, write
-from fetcher.filters import Rules
+from fetcher.core.filters import Rules
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.store import Store
 store = Store(Path(sys.argv[1]))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from fetcher.core.wire import parse_page
 from fetcher.models import Job, JobId, Status
-from fetcher.records import brought_up, sent_in
-from fetcher.wire import parse_page
+from fetcher.runs.records import brought_up, sent_in
 
 ID = JobId("0b5e2f9a-1111-4222-8333-444455556666")
 RECORD: dict[str, Any] = {

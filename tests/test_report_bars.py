@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.core.text import width
 from fetcher.events import (
     DownloadCompleted,
     DownloadFailed,
@@ -30,7 +31,6 @@ from fetcher.models import JobId, Variant
 from fetcher.report.bars import Bars
 from fetcher.report.outlet import Outlet
 from fetcher.report.pace import Pace
-from fetcher.text import width
 
 CLEAN = Variant.DENOISED
 MB = 1_000_000

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fetcher.resolver import Resolver
+from fetcher.network.resolver import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,6 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.core.retry import (
+    Bounds,
+    GiveUp,
+    Pace,
+    Policy,
+    Wait,
+    decide,
+    next_poll_s,
+    parse_retry_after,
+)
 from fetcher.errors import (
     ApiError,
     ConnectionFailedError,
@@ -20,16 +30,6 @@ from fetcher.errors import (
     StatusError,
     StorageError,
     TransferError,
-)
-from fetcher.retry import (
-    Bounds,
-    GiveUp,
-    Pace,
-    Policy,
-    Wait,
-    decide,
-    next_poll_s,
-    parse_retry_after,
 )
 
 NOW = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fetcher.core.filters import Rules
 from fetcher.errors import ManifestError, StorageError
-from fetcher.filters import Rules
 from fetcher.manifest import schema
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.reader import Reader

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.options import BY_NAME
+from fetcher.configuration.options import BY_NAME
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SERVICES = (

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fetcher.slots import MOST_ASIDE_OPEN, Slots
+from fetcher.transfers.slots import MOST_ASIDE_OPEN, Slots
 
 
 async def settled() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.sniff import PEEK_BYTES, foreign_page, wav_shortfall
+from fetcher.core.sniff import PEEK_BYTES, foreign_page, wav_shortfall
 
 NOISE = random.Random(7).randbytes(2000)
 UNKNOWN = 0xFFFFFFFF

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fetcher.core.spots import Spots
 from fetcher.models import Job, JobId, Status
-from fetcher.spots import Spots
 
 A, B, DONE = JobId("a"), JobId("b"), JobId("done")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.sse import (
+from fetcher.core.sse import (
     LONGEST_LINE_BYTES,
     Done,
     Errored,

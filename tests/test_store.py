@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fetcher.core.filters import Rules
 from fetcher.errors import StorageError
-from fetcher.filters import Rules
 from fetcher.manifest import schema
 from fetcher.manifest.listing import Absorbed, Intake
 from fetcher.manifest.manifest import Manifest

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.text import clip, clip_bytes, fit, isolate, printable, width
+from fetcher.core.text import clip, clip_bytes, fit, isolate, printable, width
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 ACUTE_E = "e\u0301"
@@ -143,7 +143,7 @@ def test_clip_bytes_counts_utf8(text: str, limit_bytes: int, expected: str) -> N
 
 def test_plain_text_does_not_import_wcwidth() -> None:
     program = (
-        "import sys; from fetcher import text;"
+        "import sys; from fetcher.core import text;"
         "text.fit('audio.wav' * 9, 20), text.clip_bytes('a' * 999, 9), text.printable('صوت');"
         "sys.exit('wcwidth' in sys.modules)"
     )

@@ -25,7 +25,7 @@ from support import (
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted, DownloadStarted
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
-from fetcher.underway import Underway
+from fetcher.transfers.underway import Underway
 
 if TYPE_CHECKING:
     from collections.abc import Callable

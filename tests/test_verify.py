@@ -17,7 +17,6 @@ import pytest
 from manifests import Shelf, job
 from support import KEY, check_account, files, run, settings, unfinished
 
-from fetcher.assembly import destination_of
 from fetcher.engine import STOPPED_BY_SIGINT, Fetcher
 from fetcher.errors import LockedError
 from fetcher.events import (
@@ -35,6 +34,7 @@ from fetcher.manifest.reader import Reader
 from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
 from fetcher.report.pace import Pace
+from fetcher.runs.assembly import destination_of
 from fetcher.simulator import Fault
 from fetcher.verify import Check, verify
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.core.wire import Page, parse_page, usable_url
 from fetcher.errors import ContentError
 from fetcher.models import Job, JobId, Status
-from fetcher.wire import Page, parse_page, usable_url
 
 RECORD = {
     "id": "0b7cf4ac-4f0f-4a53-9a34-6d6f3a1b7e01",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fetcher.checkup.findings import Findings
-    from fetcher.destination import Destination
+    from fetcher.runs.destination import Destination
 
 # Where the messages about a manifest turn from what is wrong to what to do.
 _TURN = "was left as it is. "

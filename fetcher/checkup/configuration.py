@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fetcher.checkup.findings import Finding, good, problem, warning
+from fetcher.configuration.key import MISSING, KeyFile, checked_key
 from fetcher.errors import UsageError
-from fetcher.key import MISSING, KeyFile, checked_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from fetcher.config import Resolved
+    from fetcher.configuration.config import Resolved
 
     Values = Mapping[str, object]
     Variables = Mapping[str, str]

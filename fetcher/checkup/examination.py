@@ -11,8 +11,8 @@ from fetcher.checkup.findings import Finding, problem
 from fetcher.checkup.road import travel
 from fetcher.checkup.storage import examine_storage
 from fetcher.checkup.surroundings import open_files, terminal, versions
-from fetcher.destination import Destination
 from fetcher.errors import FetcherError
+from fetcher.runs.destination import Destination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

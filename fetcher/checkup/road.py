@@ -13,9 +13,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.request import getproxies, proxy_bypass
 
-from fetcher.address import Address, parse_url
 from fetcher.checkup.findings import Finding, good, problem
 from fetcher.checkup.patience import within
+from fetcher.core.address import Address, parse_url
 from fetcher.errors import ApiError
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from fetcher import __version__
 from fetcher.checkup.findings import Finding, good, problem, warning
-from fetcher.client import Api, Host
+from fetcher.core.heads import http_date
 from fetcher.errors import ApiError, FetcherError, KeyRefusedError, StatusError
-from fetcher.heads import http_date
+from fetcher.network.client import Api, Host
 from fetcher.report.units import human_duration
 
 if TYPE_CHECKING:
     from fetcher.checkup.findings import Findings
-    from fetcher.wire import Page
+    from fetcher.core.wire import Page
 
 _AGENT = f"fetcher/{__version__}"
 _API = ApiError.exit_code

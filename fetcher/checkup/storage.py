@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 from fetcher.checkup.findings import Finding, good, problem, warning
 from fetcher.checkup.mounts import mount_of
 from fetcher.checkup.patience import within
-from fetcher.destination import PARTS_FOLDER
 from fetcher.errors import StorageError
 from fetcher.files.sealing import sync_folder, write_durable
 from fetcher.report.units import human_bytes, human_count
+from fetcher.runs.destination import PARTS_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from fetcher.checkup.findings import Findings
-    from fetcher.destination import Destination
+    from fetcher.runs.destination import Destination
 
 _STORAGE = StorageError.exit_code
 _LARGE_FILE_BYTES = 200_000_000  # what the service takes at most (POST /denoise)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from fetcher import __version__
 from fetcher.checkup.findings import good, warning
+from fetcher.configuration.tables import Screen
 from fetcher.manifest import schema
-from fetcher.tables import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from fetcher.config import Resolved
-    from fetcher.settings import Settings
+    from fetcher.configuration.config import Resolved
+    from fetcher.configuration.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Environment:
 
     def resolve(self, args: Namespace) -> Resolved:
         """Return every option's value for a light command. Raises UsageError."""
-        from fetcher.config import resolve  # noqa: PLC0415 - not on the path of --help
+        from fetcher.configuration.config import resolve  # noqa: PLC0415 - not on the path of --help
 
         return resolve(vars(args), self.environ, cwd=self.cwd, user_config_dir=self.user_config_dir)
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fetcher.commands import COMMANDS, Command
+from fetcher.configuration.kinds import quoted
+from fetcher.configuration.options import OPTIONS, shown_by
+from fetcher.configuration.values import nearest
 from fetcher.errors import UsageError
-from fetcher.kinds import quoted
-from fetcher.options import OPTIONS, shown_by
-from fetcher.values import nearest
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterable
 
     from fetcher.commands import Environment
-    from fetcher.kinds import Option
+    from fetcher.configuration.kinds import Option
 
 
 def run(args: Namespace, env: Environment) -> int:

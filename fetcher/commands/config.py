@@ -9,18 +9,18 @@ import json
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from fetcher.configuration.options import GROUPS, OPTIONS
+from fetcher.configuration.sources import FILE_NAME, NOT_IN_FILE
+from fetcher.core.text import printable, width
 from fetcher.errors import StorageError, UsageError
-from fetcher.options import GROUPS, OPTIONS
-from fetcher.sources import FILE_NAME, NOT_IN_FILE
-from fetcher.text import printable, width
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from pathlib import Path
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
-    from fetcher.kinds import Option
+    from fetcher.configuration.config import Resolved
+    from fetcher.configuration.kinds import Option
 
 _HEAD = """\
 # Settings of fetcher. Each line shows an option's default, or an example where it has none;

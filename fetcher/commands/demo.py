@@ -16,9 +16,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fetcher.configuration.sources import Source
+from fetcher.configuration.tables import Screen
 from fetcher.errors import UsageError
-from fetcher.sources import Source
-from fetcher.tables import Screen
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
+    from fetcher.configuration.config import Resolved
+    from fetcher.configuration.settings import Settings
     from fetcher.events import RunCompleted
     from fetcher.report import Report
-    from fetcher.settings import Settings
 
 FOLDER = "fetcher-demo"
 # What says how a run is shown is taken from everywhere; the rest only from this command line,
@@ -146,7 +146,7 @@ def _is_typed(found: Resolved, field: str) -> bool:
 
 
 def _settings(found: Resolved, api_url: str, dest: Path) -> Settings:
-    from fetcher.settings import Settings  # noqa: PLC0415 - help shows the demo too
+    from fetcher.configuration.settings import Settings  # noqa: PLC0415 - help shows the demo too
 
     given: dict[str, Any] = {
         name: found.values[name]

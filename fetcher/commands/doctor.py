@@ -15,15 +15,15 @@ from fetcher.checkup.examination import Circumstances, examine
 from fetcher.checkup.findings import Level, verdict
 from fetcher.commands.fault import record
 from fetcher.commands.reading import now, put
+from fetcher.configuration.tables import Screen
 from fetcher.report.jsonl import dumps, timestamp
-from fetcher.tables import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fetcher.checkup.findings import Finding
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
+    from fetcher.configuration.config import Resolved
 
 _COLOURS = {Level.OK: "good", Level.WARNING: "odd", Level.PROBLEM: "bad"}
 _LEVEL_COLUMNS, _CHECK_COLUMNS = 9, 14

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, TextIO
 
 from fetcher import exports
 from fetcher.commands.reading import opened, put, tell_notices
+from fetcher.configuration.sources import Source
+from fetcher.core.text import printable
 from fetcher.errors import StorageError, UsageError
 from fetcher.models import State, Variant
-from fetcher.sources import Source
-from fetcher.text import printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterable, Iterator
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
+    from fetcher.configuration.config import Resolved
     from fetcher.manifest.reader import Reader
 
 _FOLDER_FORMS = ("kaldi", "audiofolder")
@@ -82,7 +82,7 @@ def _lines(form: str, reader: Reader, speech: exports.Speech) -> Iterator[str]:
 
 
 def _measure(path: Path) -> float | None:
-    from fetcher.durations import duration_s  # noqa: PLC0415 - mutagen, for few records
+    from fetcher.transfers.durations import duration_s  # noqa: PLC0415 - mutagen, for few records
 
     return duration_s(path)
 

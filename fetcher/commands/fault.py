@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fetcher import __version__
-from fetcher.options import STATE_FOLDER
+from fetcher.configuration.options import STATE_FOLDER
 
 if TYPE_CHECKING:
     from argparse import Namespace

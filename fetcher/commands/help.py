@@ -11,17 +11,17 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from fetcher.commands import COMMAND_GROUPS, COMMANDS, Command
+from fetcher.configuration.kinds import quoted
+from fetcher.configuration.options import GROUPS, shown_by
+from fetcher.configuration.values import nearest
 from fetcher.errors import UsageError
-from fetcher.kinds import quoted
-from fetcher.options import GROUPS, shown_by
-from fetcher.values import nearest
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
     from fetcher.commands import Environment
-    from fetcher.kinds import Option
+    from fetcher.configuration.kinds import Option
 
 WHERE_SETTINGS = (
     "Every option may also stand in the environment (FETCHER_LIMIT_RATE=2M for --limit-rate,"

@@ -14,22 +14,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fetcher.commands.reading import destination_of, now, put, tell_notices
+from fetcher.configuration.tables import Screen
+from fetcher.core.layout import Template
 from fetcher.errors import FetcherError, StorageError, UsageError
 from fetcher.files.places import Places
-from fetcher.layout import Template
 from fetcher.manifest import schema
 from fetcher.manifest.reader import Reader
 from fetcher.relayout.steps import Kind, Plan, Step
 from fetcher.report.jsonl import dumps, timestamp
 from fetcher.report.units import human_count
-from fetcher.tables import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
-    from fetcher.destination import Destination
+    from fetcher.configuration.config import Resolved
+    from fetcher.runs.destination import Destination
 
 _EXIT_BLOCKED = 1
 _SIGNALLED = 128  # and the signal's number, as shells say it

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from fetcher import exports
 from fetcher.commands.reading import now, opened, put, tell_notices
+from fetcher.configuration.tables import Cell, Column, Screen, lines
+from fetcher.core.text import fit, printable
 from fetcher.errors import UsageError
 from fetcher.manifest.reader import Selection
 from fetcher.models import State, Variant
 from fetcher.report.jsonl import dumps, timestamp
 from fetcher.report.units import human_bytes, human_count, human_duration
-from fetcher.tables import Cell, Column, Screen, lines
-from fetcher.text import fit, printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
+    from fetcher.configuration.config import Resolved
     from fetcher.manifest.reader import Reader, Rejected
     from fetcher.models import Entry
 

@@ -14,13 +14,13 @@ from fetcher.commands.help import (
     signature,
     synopsis,
 )
-from fetcher.options import GROUPS, OPTIONS
+from fetcher.configuration.options import GROUPS, OPTIONS
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from fetcher.commands import Command, Environment
-    from fetcher.kinds import Option
+    from fetcher.configuration.kinds import Option
 
 
 def run(args: Namespace, env: Environment) -> int:  # noqa: ARG001 - every command gets both

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
-from fetcher.destination import Destination
+from fetcher.core.text import printable
 from fetcher.manifest.reader import Reader
-from fetcher.text import printable
+from fetcher.runs.destination import Destination
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
+    from fetcher.configuration.config import Resolved
 
 
 def destination_of(found: Resolved) -> Destination:

@@ -10,9 +10,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fetcher.commands.reading import destination_of, now, tell_notices
+from fetcher.configuration.kinds import quoted
+from fetcher.configuration.tables import Screen
 from fetcher.errors import UsageError
 from fetcher.files.locks import present_holder
-from fetcher.kinds import quoted
 from fetcher.manifest import schema
 from fetcher.manifest.reader import Reader, Selection
 from fetcher.manifest.store import Store
@@ -20,15 +21,14 @@ from fetcher.models import JobId, State
 from fetcher.report.jsonl import dumps, timestamp
 from fetcher.report.units import human_count
 from fetcher.report.words import named
-from fetcher.tables import Screen
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
     from fetcher.commands import Environment
-    from fetcher.destination import Destination
     from fetcher.models import Entry
+    from fetcher.runs.destination import Destination
 
 _LEAST_CHARACTERS = 4  # of an id; fewer are more likely a slip than a choice
 _SHOWN = 10

@@ -13,6 +13,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fetcher.commands.reading import destination_of, now, tell_notices
+from fetcher.configuration.sources import Source
+from fetcher.configuration.tables import Screen
+from fetcher.core.text import printable
 from fetcher.exports import moment
 from fetcher.files.cards import read_card
 from fetcher.files.locks import present_holder
@@ -21,9 +24,6 @@ from fetcher.manifest.reader import Reader
 from fetcher.models import State, Variant
 from fetcher.report.jsonl import dumps, timestamp
 from fetcher.report.units import human_bytes, human_count, human_duration
-from fetcher.sources import Source
-from fetcher.tables import Screen
-from fetcher.text import printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
-    from fetcher.destination import Destination
+    from fetcher.configuration.config import Resolved
+    from fetcher.runs.destination import Destination
 
 _EXIT_STALE = 1
 _SHOWN_REASONS = 10

@@ -6,16 +6,16 @@ import shlex
 from typing import TYPE_CHECKING
 
 from fetcher.commands.reading import destination_of, tell_notices
+from fetcher.core.text import printable
 from fetcher.events import VerifyCompleted
 from fetcher.report.units import human_count
 from fetcher.report.words import verdict
-from fetcher.text import printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from fetcher.commands import Environment
-    from fetcher.config import Resolved
+    from fetcher.configuration.config import Resolved
     from fetcher.events import Event, RunCompleted, Sink
     from fetcher.report import Report
 

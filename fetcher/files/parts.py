@@ -21,10 +21,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fetcher.core.proof import Digest, Digester
 from fetcher.errors import StorageError
 from fetcher.files.trouble import explained
 from fetcher.models import Partial, Validator
-from fetcher.proof import Digest, Digester
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -19,9 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fetcher.core.names import is_state_folder
 from fetcher.errors import PlaceError
 from fetcher.files.trouble import explain, explained
-from fetcher.names import is_state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

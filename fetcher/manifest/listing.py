@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fetcher.core.plan import TODO, classify
 from fetcher.manifest.rows import job_values, to_us
 from fetcher.models import State, Status, Variant
-from fetcher.plan import TODO, classify
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
     from datetime import datetime
 
-    from fetcher.filters import Rules
+    from fetcher.core.filters import Rules
+    from fetcher.core.plan import Known
     from fetcher.models import Job, JobId
-    from fetcher.plan import Known
 
 
 _LEFT = frozenset({State.FILTERED, State.REJECTED})

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from fetcher.core.plan import Known
     from fetcher.models import Entry, JobId
-    from fetcher.plan import Known
 
 _LAST_CHARACTER = "\U0010ffff"
 

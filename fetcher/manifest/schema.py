@@ -13,9 +13,9 @@ import sqlite3
 import stat
 from typing import TYPE_CHECKING
 
+from fetcher.core.plan import Known
 from fetcher.errors import FetcherError, ManifestError, StorageError
 from fetcher.manifest.rows import to_state
-from fetcher.plan import Known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fetcher.core.plan import TODO, Known
 from fetcher.manifest import schema
 from fetcher.manifest.claims import assign
 from fetcher.manifest.listing import Absorbed, Intake, Listed, PageChanges, Restamp, distinct
@@ -24,7 +25,6 @@ from fetcher.manifest.rows import (
     to_us,
 )
 from fetcher.models import JobId, State, Status, Variant
-from fetcher.plan import TODO, Known
 
 if TYPE_CHECKING:
     import sqlite3

@@ -12,8 +12,8 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fetcher.core.filters import fits
 from fetcher.errors import FetcherError
-from fetcher.filters import fits
 from fetcher.manifest import schema
 
 if TYPE_CHECKING:

@@ -12,25 +12,25 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from fetcher.companions import SUFFIX
+from fetcher.core.layout import companion
+from fetcher.core.names import path_key
 from fetcher.errors import FetcherError, PlaceError, StorageError
 from fetcher.files.checks import Recorded, examine
 from fetcher.files.places import Places
 from fetcher.files.sealing import sync_folder
 from fetcher.files.trouble import explained
-from fetcher.layout import companion
 from fetcher.manifest.reader import Reader
 from fetcher.manifest.store import Store
-from fetcher.names import path_key
 from fetcher.relayout.steps import Kind, Plan, Step, is_same_file, why_not_ours
+from fetcher.runs.companions import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from fetcher.destination import Destination
-    from fetcher.layout import Template
+    from fetcher.core.layout import Template
     from fetcher.models import Entry
+    from fetcher.runs.destination import Destination
 
 GROUP_FILES = 64
 _NOTE = "moving"  # the fact of the manifest that names the group under way

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fetcher.extensions import (
+from fetcher.core.extensions import (
     FALLBACK_EXTENSION,
     KNOWN_EXTENSIONS,
     extension_of_bytes,
     extension_of_url,
 )
+from fetcher.core.names import path_key
+from fetcher.core.sniff import PEEK_BYTES
 from fetcher.manifest.reader import Selection
 from fetcher.models import State
-from fetcher.names import path_key
-from fetcher.sniff import PEEK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fetcher.core.layout import Template
     from fetcher.files.places import Places
-    from fetcher.layout import Template
     from fetcher.manifest.reader import Reader
     from fetcher.models import Entry
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fetcher.core.text import printable
 from fetcher.events import Event, JobFailed, JobProgress, JobSettled
 from fetcher.report import rows
-from fetcher.text import printable
 
 if TYPE_CHECKING:
     import os

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from fetcher.core.text import fit, isolate, printable, width
 from fetcher.report.units import human_bytes, human_clock, human_count, human_rate
-from fetcher.text import fit, isolate, printable, width
 
 if TYPE_CHECKING:
     from fetcher.report.pace import Flight, Progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from fetcher.core.text import clip, isolate, printable
 from fetcher.events import (
     DownloadAdopted,
     DownloadCancelled,
@@ -39,7 +40,6 @@ from fetcher.events import (
     VerifyProgress,
 )
 from fetcher.report.units import human_bytes, human_count, human_duration
-from fetcher.text import clip, isolate, printable
 
 DEBUG = logging.DEBUG  # -vv
 VERBOSE = 15  # -v

@@ -1,0 +1,1 @@
+"""Settings: every option said once, where each value came from, and the key."""

@@ -1,0 +1,99 @@
+"""What the API's answers hold beside jobs: their bytes, their events, their refusals.
+
+Owns bounds on what is read, and the two shapes of the service's errors. Sends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from fetcher.core.retry import parse_retry_after
+from fetcher.core.sse import EventParser, Progress
+from fetcher.core.text import printable
+from fetcher.errors import ContentError, FetcherError, KeyRefusedError, StatusError
+from fetcher.network.body import body_failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+LARGEST_PAGE_BYTES = 256 * 1024 * 1024
+_LARGEST_COMPLAINT_BYTES = 4096
+_LONGEST_COMPLAINT = 200  # characters of a server's own words in a message
+_PATIENCE_S = 2.0  # for the words of a refusal, which is one without them as well
+
+
+async def read_page(response: aiohttp.ClientResponse) -> bytes:
+    """Return the whole body of a page.
+
+    Raises ShortBodyError, ConnectionFailedError, and ContentError beyond 256 MiB: a page
+    that large is an attack or an accident.
+    """
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while data := await response.content.readany():
+            parts.append(data)
+            size += len(data)
+            if size > LARGEST_PAGE_BYTES:
+                raise ContentError(f"the answer is larger than {LARGEST_PAGE_BYTES} bytes")
+    except (aiohttp.ClientError, OSError) as error:
+        raise body_failure(error) from error
+    return b"".join(parts)
+
+
+async def events_of(response: aiohttp.ClientResponse) -> AsyncGenerator[Progress]:
+    """Yield the values of an event stream until it ends.
+
+    Raises ShortBodyError, ConnectionFailedError.
+    """
+    parser = EventParser()
+    try:
+        while data := await response.content.readany():
+            for event in parser.feed(data):
+                yield event
+    except (aiohttp.ClientError, OSError) as error:
+        raise body_failure(error) from error
+
+
+async def refusal(response: aiohttp.ClientResponse, key: str) -> FetcherError:
+    """Return the error for an answer that is no success; `key` is kept out of its words."""
+    status = response.status
+    complaint = await _complaint(response, key)
+    message = f"the API answered {_named(status)}" + (f": {complaint}" if complaint else "")
+    if status in {401, 403}:
+        return KeyRefusedError(message)
+    header = response.headers.get("Retry-After")
+    wait_s = None if header is None else parse_retry_after(header, now=datetime.now(UTC))
+    return StatusError(status, message, retry_after_s=wait_s)
+
+
+def _named(status: int) -> str:
+    """Return a status with its usual name, where it has one."""
+    try:
+        return f"{status} ({HTTPStatus(status).phrase})"
+    except ValueError:
+        return str(status)
+
+
+async def _complaint(response: aiohttp.ClientResponse, key: str) -> str:
+    """Return what the server says of its refusal, in either of its two shapes."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            raw = await response.content.read(_LARGEST_COMPLAINT_BYTES)
+        value = json.loads(raw.decode("utf-8", "replace"))
+    except (aiohttp.ClientError, OSError, ValueError, RecursionError):
+        return ""
+    if not isinstance(value, dict):
+        return ""
+    said = value.get("errorMessage") or value.get("message")
+    if not isinstance(said, str):
+        return ""
+    if key:
+        said = said.replace(key, "***")  # some servers repeat what they refuse
+    return printable(said)[:_LONGEST_COMPLAINT]

@@ -1,0 +1,161 @@
+"""One aiohttp session: one GET to one address, and what goes wrong with it in our words.
+
+Owns connections, their timeouts, the proxies of the environment and the translation of
+aiohttp's errors. Follows no redirect, knows no key, never retries.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from fetcher.errors import ConnectionFailedError
+from fetcher.network.resolver import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fetcher.core.address import Address
+
+_KEEPALIVE_S = 30.0
+_READ_BUFFER_BYTES = 1024 * 1024  # what aiohttp may hold before it slows the sender down
+
+
+class Session:
+    """Sends one GET to one address, and translates what goes wrong.
+
+    `timeout_s` limits connecting and each silence; `connections` is how many may be open
+    at once (0: any number); `decode` undoes Content-Encoding.
+    """
+
+    def __init__(self, *, timeout_s: float, agent: str, connections: int, decode: bool) -> None:
+        self._timeout_s = timeout_s
+        self._agent = agent
+        self._connections = connections
+        self._decode = decode
+        self._usual = self._timeout(timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[str, URL | None] = {}
+
+    async def open(self) -> None:
+        """Make the session; connects to nothing."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._connections,
+                keepalive_timeout=_KEEPALIVE_S,
+                ttl_dns_cache=60,
+                resolver=Resolver(),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": self._agent},
+            auto_decompress=self._decode,
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(
+        self, address: Address, headers: Mapping[str, str], *, gap_s: float | None = None
+    ) -> aiohttp.ClientResponse:
+        """Return the response to one GET, its body still to come; redirects are answers too.
+
+        Raises ConnectionFailedError.
+        """
+        if self._session is None:
+            raise RuntimeError("the session is used outside of its `async with`")
+        try:
+            return await self._session.get(
+                _url(address),
+                headers={**headers, **_basic(address)},
+                allow_redirects=False,
+                proxy=self._proxy(address),
+                timeout=self._usual if gap_s is None else self._timeout(gap_s),
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure(error, address, self._timeout_s) from error
+
+    def _timeout(self, gap_s: float) -> aiohttp.ClientTimeout:
+        """Return a limit for each phase, and none for the whole."""
+        return aiohttp.ClientTimeout(
+            total=None, connect=self._timeout_s, sock_connect=self._timeout_s, sock_read=gap_s
+        )
+
+    def _proxy(self, address: Address) -> URL | None:
+        """Return the proxy that the environment names for this origin, asked once.
+
+        aiohttp's `trust_env` asks in a thread for every request, and sends what `.netrc`
+        holds to any host.
+        """
+        if address.origin not in self._proxies:
+            found = getproxies().get(address.scheme)
+            direct = found is None or proxy_bypass(address.authority)
+            self._proxies[address.origin] = None if direct else _proxy_url(found or "", address)
+        return self._proxies[address.origin]
+
+
+def _url(address: Address) -> URL:
+    """Return the address for aiohttp, its target untouched."""
+    url = URL(f"{address.origin}{address.target}", encoded=True)
+    if url.raw_path_qs == address.target:
+        return url
+    # taken apart, a query such as a lone `?` is lost; as a part of the path it is not
+    return URL.build(
+        scheme=address.scheme, authority=address.authority, path=address.target, encoded=True
+    )
+
+
+def _proxy_url(text: str, address: Address) -> URL:
+    """Return a proxy's URL, which may hold a password. Raises ConnectionFailedError."""
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        name = f"{address.scheme.upper()}_PROXY"
+        raise ConnectionFailedError(f"the proxy of {name} is no http:// URL", permanent=True)
+    return url
+
+
+def _basic(address: Address) -> dict[str, str]:
+    """Return the header for credentials in the URL, as curl sends them (RFC 7617)."""
+    credentials = address.credentials()
+    if credentials is None:
+        return {}
+    return {"Authorization": aiohttp.encode_basic_auth(*credentials, encoding="utf-8")}
+
+
+def _failure(error: Exception, address: Address, timeout_s: float) -> ConnectionFailedError:
+    """Return our error for a request that got no answer."""
+    where = address.authority
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(error.certificate_error, "verify_message", "") or "not valid"
+            message = f"the certificate of {where} is not trusted: {reason}"
+            return ConnectionFailedError(message, permanent=True)
+        case aiohttp.ClientConnectorDNSError():
+            message = f"the name {address.host} is not found"
+        case aiohttp.ClientHttpProxyError():
+            message = f"the proxy answered {error.status} to a request for {where}"
+        case aiohttp.ClientProxyConnectionError():
+            message = f"the proxy for {where} cannot be reached"
+        case aiohttp.ClientConnectorSSLError():
+            message = f"TLS with {where} failed"
+        case TimeoutError():
+            message = f"no answer from {where} within {timeout_s:g} s"
+        case aiohttp.ServerDisconnectedError():
+            message = f"{where} closed the connection without an answer"
+        case aiohttp.ClientResponseError():
+            message = f"{where} sent an answer that is malformed or no HTTP"
+        case OSError(errno=int(number)):
+            message = f"the connection to {where} failed: {os.strerror(number)}"
+        case _:
+            message = f"the connection to {where} failed"
+    return ConnectionFailedError(message)

@@ -1,0 +1,1 @@
+"""One run: the history followed, files queued, fetched, put in place and recorded."""

@@ -1,0 +1,158 @@
+"""What lies on disk of a file that is to be fetched: the facts that `plan.decide` needs.
+
+Synchronous, for a thread: a batch of files costs one hop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fetcher.core.extensions import FALLBACK_EXTENSION, KNOWN_EXTENSIONS, extension_of_url
+from fetcher.core.names import STATE_FOLDER, path_key
+from fetcher.core.plan import Local
+from fetcher.core.proof import refuse
+from fetcher.core.sniff import PEEK_BYTES
+from fetcher.errors import PlaceError
+from fetcher.files.parts import Parts, part_key
+from fetcher.files.places import Places, digest_file, mtime_ns
+from fetcher.transfers.durations import duration_s, misfit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from fetcher.core.layout import Template
+    from fetcher.models import Entry, Job
+
+_MARK_NS = 1_000  # what the API's times are exact to
+_CLOCK_NS = 100  # the finest clock that is no proof: such as of a share of Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Adoptable:
+    """A complete file in place: its relative path, SHA-256 (hex) and length in bytes."""
+
+    path: str
+    sha256: str
+    bytes_stored: int
+
+
+@dataclass(slots=True)
+class Eye:
+    """Looks at DIR and the folder of unfinished files.
+
+    Where DIR held no file at the first look, as in a first run, no finished one is looked
+    for later: whatever is there then came in this run, or is foreign. That saves 60 us a file.
+    """
+
+    template: Template
+    places: Places
+    parts: Parts
+    _began_bare: bool | None = None
+
+    def look_all(self, entries: Sequence[Entry]) -> list[Local]:
+        """Return what is on disk for each of them."""
+        if self._began_bare is None:
+            self._began_bare = self._is_bare()
+        if not self._began_bare:
+            return [self.look(entry) for entry in entries]
+        return [Local(part_bytes=self._part_bytes(entry)) for entry in entries]
+
+    def _part_bytes(self, entry: Entry) -> int:
+        return self.parts.size(part_key(entry.job.id, entry.variant))
+
+    def _is_bare(self) -> bool:
+        """Return whether DIR holds no file of any job, finished or not."""
+        try:
+            with os.scandir(self.places.root) as here, os.scandir(self.parts.folder) as parts:
+                return next(parts, None) is None and all(one.name == STATE_FOLDER for one in here)
+        except OSError:
+            return False
+
+    def look(self, entry: Entry) -> Local:
+        """Return what is on disk for the file of that entry."""
+        part_bytes = self._part_bytes(entry)
+        earlier = None
+        for path in self._possible_paths(entry):
+            if self.places.is_ours(path, entry.job.updated_at):
+                return Local(found=path, part_bytes=part_bytes)
+            if earlier is None and self._bears_earlier_mark(path, entry.job):
+                earlier = path
+        return Local(found=earlier, part_bytes=part_bytes)
+
+    def _bears_earlier_mark(self, path: str, job: Job) -> bool:
+        """Return whether a file was marked with an `updated_at` that the job had before.
+
+        Nothing tells that time once the record has changed and the manifest is lost. But it
+        lies in the record's life, and is whole to the microsecond: a time that the system
+        gave, when somebody wrote the file, is not, where its clock is finer; the file's own
+        ctime shows that. And the audio is as long as the record says, which tells jobs apart
+        that share a short id.
+        """
+        found = self.places.find(path)
+        if found is None or job.created_at is None or job.updated_at is None:
+            return False
+        in_its_life = mtime_ns(job.created_at) <= found.st_mtime_ns < mtime_ns(job.updated_at)
+        was_given = not found.st_mtime_ns % _MARK_NS and bool(found.st_ctime_ns % _CLOCK_NS)
+        if not (in_its_life and was_given and stat.S_ISREG(found.st_mode)):
+            return False
+        if not found.st_size or not self.places.contains(path):
+            return False
+        length_s = duration_s(self.places.root / path)
+        is_known = length_s is not None and job.audio_duration_s is not None
+        return is_known and misfit(length_s, job.audio_duration_s) is None
+
+    def candidates(self, entry: Entry, extension: str) -> Iterator[tuple[str, str]]:
+        """Yield the (path, key) pairs that the file may take, best first, each when asked for."""
+        seen: set[str] = set()
+        for path in self._acceptable_paths(entry, extension):
+            if path not in seen:
+                seen.add(path)
+                yield path, path_key(path)
+
+    def _acceptable_paths(self, entry: Entry, extension: str) -> Iterator[str]:
+        if entry.path:
+            yield entry.path
+        for whole_id in (False, True):
+            yield self._render(entry, extension, whole_id=whole_id)
+
+    def adopt(self, path: str) -> Adoptable | None:
+        """Return the file at `path` once it is proven to be whole audio, None otherwise.
+
+        Reads the whole file. Raises StorageError.
+        """
+        place = self.places.root / path
+        try:
+            sha256, length = digest_file(place)
+            with place.open("rb") as file:
+                first_bytes = file.read(PEEK_BYTES)
+        except (PlaceError, OSError):
+            return None
+        if refuse(first_bytes, content_type="", length_bytes=length) is not None:
+            return None
+        return Adoptable(path, sha256, length)
+
+    def stamp(self, path: str, updated_at: datetime | None) -> None:
+        """Give a file that was adopted the mark of its job."""
+        if updated_at is not None and not self.places.is_ours(path, updated_at):
+            ns = mtime_ns(updated_at)
+            with contextlib.suppress(OSError):
+                os.utime(self.places.root / path, ns=(ns, ns), follow_symlinks=False)
+
+    def _possible_paths(self, entry: Entry) -> Iterator[str]:
+        if entry.path:
+            yield entry.path
+        url = entry.job.url(entry.variant) or ""
+        known = extension_of_url(url, variant=entry.variant)
+        extensions = [known] if known else [*sorted(KNOWN_EXTENSIONS), FALLBACK_EXTENSION]
+        # Where the whole id had to be used, the path with the short one is another job's.
+        for whole_id in (True, False):
+            for extension in extensions:
+                yield self._render(entry, extension, whole_id=whole_id)
+
+    def _render(self, entry: Entry, extension: str, *, whole_id: bool) -> str:
+        return self.template.render(entry.job, extension, variant=entry.variant, whole_id=whole_id)

@@ -1,0 +1,316 @@
+"""The downloading side of a run: queue, workers, finisher.
+
+The manifest is the queue. A feeder takes tickets in order, looks at the disk and hands
+files to a fixed number of workers; what they fetch goes to the finisher. One file's trouble
+ends in its outcome; only local storage's trouble, or being cancelled, ends the pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fetcher.core.account import Account, Class
+from fetcher.core.names import path_key
+from fetcher.core.plan import Action, Local, decide
+from fetcher.events import DownloadFailed, DownloadFiltered
+from fetcher.files.parts import part_key
+from fetcher.manifest.store import Store
+from fetcher.models import State, Variant
+from fetcher.runs.finish import Finisher, Ready
+from fetcher.threads import run
+from fetcher.transfers.transfer import Fetched, GivenUp, LeftOut, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from fetcher.core.filters import Rules
+    from fetcher.core.plan import Known
+    from fetcher.events import Sink
+    from fetcher.manifest.manifest import Manifest
+    from fetcher.models import Entry, JobId
+    from fetcher.runs.finish import Desk
+    from fetcher.runs.look import Eye
+    from fetcher.transfers.transfer import Means
+    from fetcher.transfers.underway import Kit
+
+_BATCH = 256  # files looked at in one go, in 8 ms; the hops for each batch cost 1 ms
+
+
+class Budget:
+    """`--max-downloads`: at most so many files are downloaded; failed ones do not count."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._spent = 0
+        self._reserved = 0
+        self._changed = asyncio.Condition()
+
+    @property
+    def is_spent(self) -> bool:
+        """Return whether no download may begin any more."""
+        return self._most is not None and self._spent >= self._most
+
+    async def reserve(self) -> bool:
+        """Return true once one more download may begin, false once none may any more."""
+        if self._most is None:
+            return True
+        async with self._changed:
+            while self._spent < self._most <= self._spent + self._reserved:
+                await self._changed.wait()
+            if self.is_spent:
+                return False
+            self._reserved += 1
+            return True
+
+    async def settle(self, *, spent: bool) -> None:
+        """Turn a reservation into a download, or give it back."""
+        if self._most is None:
+            return
+        async with self._changed:
+            self._reserved -= 1
+            self._spent += spent
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file for a worker."""
+
+    entry: Entry
+    local: Local
+
+
+@dataclass(slots=True)
+class Plant:
+    """What a pipeline is made of."""
+
+    manifest: Manifest
+    eye: Eye
+    kit: Kit
+    means: Means
+    desk: Desk
+    budget: Budget
+    rules: Rules
+    account: Account
+    sink: Sink
+    threads: Executor
+    clock: Callable[[], float]
+    workers: int
+    run_base: int
+
+
+class Pipeline:
+    """Fetches whatever gets a ticket after `run_base`, until told that no more will come."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._cursor = plant.run_base
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._closing = False
+        self._busy = 0
+        self._workers: list[asyncio.Task[None]] = []
+        self._tasks: asyncio.Queue[Task | None] = asyncio.Queue(plant.workers)
+        self._finisher = Finisher(plant.desk)
+
+    def wake(self) -> None:
+        """Say that files may have got tickets."""
+        self._idle.clear()
+        self._more.set()
+
+    def close(self) -> None:
+        """Say that no more files will get tickets: `serve` returns when all are done."""
+        self._closing = True
+        self._more.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nothing is queued and nothing is under way."""
+        return self._idle.is_set()
+
+    async def serve(self) -> None:
+        """Run until closed and drained. Raises an ExceptionGroup of StorageError.
+
+        When cancelled, transfers stop where they are; what was fetched whole is finished.
+        """
+        finishing = asyncio.create_task(self._finisher.serve())
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._fail_with(finishing))
+                for _ in range(self._plant.workers):
+                    self._hire(group)
+                self._plant.means.slots.when_free(partial(self._stand_in, group))
+                await self._feed()
+                await self._tasks.put(None)
+                while working := [worker for worker in self._workers if not worker.done()]:
+                    await asyncio.gather(*working)
+                watching.cancel()
+        finally:
+            await self._drain(finishing)
+
+    def _hire(self, group: asyncio.TaskGroup) -> None:
+        self._workers.append(group.create_task(self._work()))
+
+    def _stand_in(self, group: asyncio.TaskGroup) -> None:
+        """See that there is a worker for the slot of one that waits for its host."""
+        if len(self._workers) < self._plant.workers + self._plant.means.slots.aside:
+            self._hire(group)
+
+    async def _fail_with(self, finishing: asyncio.Task[None]) -> None:
+        await asyncio.shield(finishing)
+
+    async def _drain(self, finishing: asyncio.Task[None]) -> None:
+        if not finishing.done():
+            await self._finisher.close()
+        await finishing
+
+    # ---- feeding ----
+
+    async def _feed(self) -> None:
+        plant = self._plant
+        while True:
+            self._more.clear()
+            closing = self._closing  # before the look: what was queued until then is seen
+            batch = await plant.manifest.do(Store.take, self._cursor, _BATCH)
+            if not batch:
+                self._note_idle()
+                if closing:
+                    return
+                await self._more.wait()
+                continue
+            entries = [entry for _, entry in batch]
+            found = await self._claimed(
+                entries, await run(plant.threads, plant.eye.look_all, entries)
+            )
+            records = await self._records_of_originals(entries)
+            left_out: list[Entry] = []
+            for entry, local in zip(entries, found, strict=True):
+                plant.account.taken(entry, records.get(entry.job.id))
+                if self._is_wanted(entry, local):
+                    self._busy += 1
+                    await self._tasks.put(Task(entry, local))
+                else:
+                    left_out.append(entry)
+            await self._leave_out(left_out)
+            self._cursor = batch[-1][0]
+
+    async def _records_of_originals(self, entries: list[Entry]) -> dict[JobId, Known]:
+        """Return what is known of the clean files of those jobs whose originals are among them."""
+        ids = [one.job.id for one in entries if one.variant is Variant.ORIGINAL]
+        return await self._plant.manifest.do(Store.look_up, ids) if ids else {}
+
+    async def _claimed(self, entries: list[Entry], found: list[Local]) -> list[Local]:
+        """Return what was found, but for files that are other jobs'.
+
+        In the order of the queue: of two jobs that may have a path, the first one has it,
+        as when they were fetched.
+        """
+        wanted = [
+            (entry.seq, [(local.found, path_key(local.found))])
+            for entry, local in zip(entries, found, strict=True)
+            if local.found is not None
+        ]
+        if not wanted:
+            return found
+        paths = iter(await self._plant.manifest.do(Store.claim, wanted))
+        return [
+            local if local.found is None or next(paths) else replace(local, found=None)
+            for local in found
+        ]
+
+    def _is_wanted(self, entry: Entry, local: Local) -> bool:
+        """Return whether a worker is to see to the file; its reservation may still say no."""
+        if self._plant.rules.refuse(entry.job) is not None:
+            return False
+        return not self._plant.budget.is_spent or decide(local).action is Action.ADOPT
+
+    def _note_idle(self) -> None:
+        if not self._busy:
+            self._idle.set()
+
+    # ---- working ----
+
+    async def _work(self) -> None:
+        slots = self._plant.means.slots
+        while (task := await self._tasks.get()) is not None:
+            await slots.enter()
+            try:
+                await self._carry_out(task)
+            finally:
+                slots.leave()
+                self._busy -= 1
+                if not self._busy:
+                    self._more.set()  # the feeder looks once more, then says idle
+        self._tasks.put_nowait(None)  # for the next worker
+
+    async def _carry_out(self, task: Task) -> None:
+        plant, entry = self._plant, task.entry
+        began_s = plant.clock()
+        decision = decide(task.local)
+        key = part_key(entry.job.id, entry.variant)
+        if decision.action is Action.ADOPT and task.local.found is not None:
+            adoptable = await run(plant.threads, plant.eye.adopt, task.local.found)
+            is_whole = adoptable is not None and entry.sha256 in {None, adoptable.sha256}
+            if adoptable is not None and is_whole:
+                await run(plant.threads, plant.eye.stamp, adoptable.path, entry.job.updated_at)
+                await self._finisher.put(Ready(entry, key, adoptable, began_s))
+                return
+        if not await plant.budget.reserve():
+            await self._leave_out([entry])
+            return
+        spent = False
+        try:
+            transfer = Transfer(
+                entry, key, has_part=task.local.part_bytes > 0, kit=plant.kit, means=plant.means
+            )
+            outcome = await transfer.run()
+            spent = isinstance(outcome, Fetched)
+            await self._settle(entry, key, outcome, began_s)
+        finally:
+            await plant.budget.settle(spent=spent)
+
+    async def _settle(
+        self, entry: Entry, key: str, outcome: Fetched | GivenUp | LeftOut, began_s: float
+    ) -> None:
+        plant, job = self._plant, entry.job
+        match outcome:
+            case Fetched():
+                await self._finisher.put(Ready(entry, key, outcome, began_s))
+            case GivenUp(reason=reason, attempts=attempts):
+                # Every start has its end, also where a stop comes while this is recorded.
+                try:
+                    await plant.manifest.do(Store.fail, entry.seq, reason, attempts)
+                finally:
+                    plant.account.ended(entry, Class.FAILED)
+                    plant.sink(
+                        DownloadFailed(
+                            id=job.id,
+                            file_name=job.file_name,
+                            variant=entry.variant,
+                            reason=reason,
+                            attempts=attempts,
+                        )
+                    )
+            case LeftOut(reason=reason, bytes_total=total):
+                try:
+                    await plant.manifest.do(Store.set_total, entry.seq, total, State.FILTERED)
+                finally:
+                    plant.account.ended(entry, Class.FILTERED)
+                    plant.sink(
+                        DownloadFiltered(
+                            id=job.id, file_name=job.file_name, variant=entry.variant, reason=reason
+                        )
+                    )
+
+    async def _leave_out(self, entries: list[Entry]) -> None:
+        """Record in one transaction what is not fetched: one for each costs 200 us a file."""
+        if not entries:
+            return
+        seqs = [entry.seq for entry in entries]
+        await self._plant.manifest.do(Store.set_state, seqs, State.FILTERED)
+        for entry in entries:
+            self._plant.account.ended(entry, Class.FILTERED)

@@ -1,0 +1,173 @@
+"""One run: what it holds open, and how a page of history becomes events, counts, tickets.
+
+`engine` and `watch` say what a run does; `assembly` puts it together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fetcher.core.account import Class, Rows
+from fetcher.events import (
+    JobFailed,
+    JobPending,
+    ListingProgress,
+    PollCompleted,
+    QueueGrew,
+    RecordInvalid,
+    RunCompleted,
+)
+from fetcher.manifest.listing import Intake
+from fetcher.manifest.store import Store
+from fetcher.models import JobId, State
+from fetcher.runs.records import sent_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fetcher.core.wire import InvalidRecord, Page
+    from fetcher.manifest.listing import Absorbed, Listed
+    from fetcher.runs.destination import Destination
+    from fetcher.runs.downloads import Downloads, Ingredients
+
+
+_OPEN = {"listing_open": "1"}  # new jobs are recorded and older ones may not be yet
+_MOST_REPORTED = 10_000  # bad records that are told of in one run
+
+
+class Run:
+    """Everything a run holds open, and its account."""
+
+    def __init__(
+        self, destination: Destination, ingredients: Ingredients, downloads: Downloads
+    ) -> None:
+        self.destination = destination
+        self.downloads = downloads
+        self.settings = ingredients.settings
+        self.sink = ingredients.sink
+        self.manifest = ingredients.manifest
+        self.api = ingredients.api
+        self.history = ingredients.history
+        self.parts = ingredients.eye.parts
+        self.places = ingredients.eye.places
+        self.space = ingredients.space
+        self.account = ingredients.account
+        self.rules = ingredients.rules
+        self.run_base = ingredients.run_base
+        self.began_s = time.monotonic()
+        self._reported: set[str] = set()
+
+    async def absorb(self, page: Page, *, retry_base: int) -> Absorbed:
+        """Record one page, count it, tell of it, and wake the downloads for what it queued."""
+        for bad in page.invalid:
+            self._report(bad)
+        records: Mapping[JobId, bytes] = {}
+        if self.settings.write_record:
+            records = await asyncio.to_thread(sent_in, page.body)
+        absorbed = await self.manifest.do(
+            Store.absorb, page.jobs, self.intake(retry_base), _OPEN, records
+        )
+        for one in absorbed.restamped:
+            await asyncio.to_thread(self.places.restamp, one.path, one.before, one.after)
+        for listed in absorbed.listed:
+            first = self.account.listed(listed.seq, listed.before, listed.after)
+            self._tell(listed, first=first)
+        if absorbed.queued:
+            self.sink(QueueGrew(absorbed.queued))
+            self.downloads.wake()
+        self.sink(ListingProgress(self.account.records))
+        return absorbed
+
+    def intake(self, retry_base: int) -> Intake:
+        """Return how listed jobs become work; see there for `retry_base`."""
+        return Intake(
+            rules=self.rules,
+            originals=self.settings.originals,
+            run_base=self.run_base,
+            retry_base=retry_base,
+            left_out=self.account.left_out,
+        )
+
+    def _report(self, bad: InvalidRecord) -> None:
+        """Tell of a bad record once a run, however often it is listed."""
+        if bad.key not in self._reported and len(self._reported) < _MOST_REPORTED:
+            self._reported.add(bad.key)
+            self.account.invalid += 1
+            self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
+
+    def _tell(self, one: Listed, *, first: bool) -> None:
+        job = one.job
+        if one.after is State.WAITING and (first or one.before is not State.WAITING):
+            self.sink(JobPending(id=job.id, file_name=job.file_name))
+        elif one.after is State.REJECTED and one.before is not State.REJECTED:
+            self.sink(JobFailed(id=job.id, file_name=job.file_name, error=job.error))
+
+    async def list_all(self, *, asked_before: int | None = None, new: int = 0) -> frozenset[JobId]:
+        """Absorb the whole history and queue what earlier runs left; a full pass.
+
+        `asked_before`, `new`: where a poll began that has come to this, and what it found.
+        Returns the jobs that are listed and not finished by the service.
+        Raises KeyRefusedError, ApiError.
+        """
+        if asked_before is None:
+            asked_before = self.history.requests
+        retry_base = await self.manifest.do(Store.sync_tickets)
+        may_be_empty = await self.manifest.do(Store.is_empty)
+        records = 0
+        seen, waiting = Rows(), set[JobId]()
+        async with aclosing(self.history.pages(may_be_empty=may_be_empty)) as pages:
+            async for page in pages:
+                absorbed = await self.absorb(page, retry_base=retry_base)
+                new += absorbed.new
+                records += sum(seen.add(one.seq) for one in absorbed.listed)
+                waiting.update(one.job.id for one in absorbed.listed if one.after is State.WAITING)
+        await self.requeue()
+        now = datetime.now(UTC).isoformat()
+        await self.manifest.do(
+            Store.put,
+            {
+                "listing_open": "0",
+                "last_full_at": now,
+                "last_poll_at": now,
+                "rules": self.rules.signature(),
+            },
+        )
+        self.sink(
+            PollCompleted(
+                requests=self.history.requests - asked_before,
+                records=records,
+                new=new,
+                pending=self.account.counts[Class.PENDING],
+            )
+        )
+        return frozenset(waiting)
+
+    async def requeue(self) -> None:
+        """Queue what earlier runs left to be fetched."""
+        left = await self.manifest.do(Store.requeue, self.run_base)
+        if left:
+            self.sink(QueueGrew(left))
+            self.downloads.wake()
+
+    def completed(self, exit_code: int) -> RunCompleted:
+        """Return the final event: the account, which adds up."""
+        counts = self.account.counts
+        return RunCompleted(
+            records=self.account.records,
+            downloaded=counts[Class.DOWNLOADED],
+            adopted=counts[Class.ADOPTED],
+            already=counts[Class.ALREADY],
+            failed=counts[Class.FAILED],
+            pending=counts[Class.PENDING] + counts[Class.TODO],
+            rejected=counts[Class.REJECTED],
+            filtered=counts[Class.FILTERED],
+            invalid=self.account.invalid,
+            bytes=self.account.bytes_stored,
+            bytes_fetched=self.account.bytes_fetched,
+            seconds=round(time.monotonic() - self.began_s, 3),
+            exit_code=exit_code,
+        )

@@ -1,0 +1,1 @@
+"""One file, from its first request to proven bytes."""

@@ -1,0 +1,268 @@
+"""One answer of a file host, from its judged head to bytes that are proven.
+
+Owns the way of a body: peeked at before anything that is held is given up, written and
+hashed on a thread a megabyte at a time while the next megabyte arrives, and proven at its
+end. Knows nothing of retries, links or paths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fetcher.core.decoding import Decoder
+from fetcher.core.proof import Announced, Digester, algorithms, announced, settle
+from fetcher.core.ranges import Append, Whole
+from fetcher.core.sniff import PEEK_BYTES, foreign_page
+from fetcher.errors import ContentError, ShortBodyError, TransferError
+from fetcher.files.parts import Version
+from fetcher.threads import run
+from fetcher.transfers.pieces import Pace
+from fetcher.transfers.proving import DamagedError, prove_held, prove_small
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from typing import Protocol
+
+    from fetcher.files.parts import Part
+    from fetcher.models import Head
+    from fetcher.transfers.splitting import Splitter
+    from fetcher.transfers.underway import Underway
+
+    class Arriving(Protocol):
+        """A response whose body is still to come."""
+
+        @property
+        def head(self) -> Head:
+            """Return status and header fields."""
+            ...
+
+        @property
+        def final_url(self) -> str:
+            """Return where it came from, behind whatever redirects."""
+            ...
+
+        async def chunk(self, max_bytes: int = ...) -> bytes | memoryview:
+            """Return the next bytes, b"" at the end; valid until the next call."""
+            ...
+
+    class Opens(Protocol):
+        """Whoever can send a GET to a file host."""
+
+        def open(
+            self,
+            url: str,
+            headers: Mapping[str, str],
+            *,
+            ask: Callable[[str], Awaitable[None]] | None = None,
+        ) -> AbstractAsyncContextManager[Arriving]:
+            """Give the response; `ask` is awaited before each request with the host's name.
+
+            Raises ConnectionFailedError.
+            """
+            ...
+
+
+SMALL_BYTES = 256 << 10  # up to here a file stays in memory until it is sealed
+
+
+class TooLargeError(TransferError):
+    """The file is larger than `--max-size`; `bytes_total` is what is known of its length."""
+
+    def __init__(self, reason: str, bytes_total: int) -> None:
+        super().__init__(reason)
+        self.bytes_total = bytes_total
+
+
+class MoreToComeError(TransferError):
+    """The part that came is good, and the file goes on behind it."""
+
+
+async def receive(
+    file: Underway, body: Arriving, verdict: Append | Whole, splitter: Splitter
+) -> None:
+    """Take a body in and prove the file; afterwards `file` holds its content or its part.
+
+    Raises ShortBodyError, ConnectionFailedError, ContentError (what was held still is),
+    DamagedError (what is held is wrong), TooLargeError, MoreToComeError, StorageError.
+    """
+    receiver = _Receiver(file, body, verdict, splitter)
+    try:
+        await receiver.take_in()
+    finally:
+        file.kit.space.release(file.key)
+    await receiver.prove()
+
+
+class _Receiver:
+    """The state of one body on its way in. `stop`: where other lines take over, if any do."""
+
+    def __init__(
+        self, file: Underway, body: Arriving, verdict: Append | Whole, splitter: Splitter
+    ) -> None:
+        self.kit = file.kit
+        self.file = file
+        self.body = body
+        self.verdict = verdict
+        self.splitter = splitter
+        self.came_before = verdict.start if isinstance(verdict, Append) else 0
+        self.end = verdict.end if isinstance(verdict, Append) else verdict.total
+        self.stop = self.end
+        self.began_s = self.kit.clock()
+        self.said: Announced = announced(body.head, whole=isinstance(verdict, Whole))
+        partial = self.said.part + self.said.either
+        self.digester = Digester(algorithms(partial)) if partial else None
+        file.content_type = body.head.headers.get("content-type", "")
+
+    async def take_in(self) -> None:
+        """Write the body to memory or to the part; raises as `receive` does."""
+        file, verdict = self.file, self.verdict
+        self._refuse_size(verdict.total)
+        pieces = self._pieces()
+        try:
+            first = await anext(pieces, b"")
+            if isinstance(verdict, Append):
+                await self._go_on(verdict, first)
+            else:
+                await self._begin_anew(verdict, first)
+            if file.content is None:
+                await self._write_rest(pieces)
+            else:
+                await self.kit.limiter.take(len(first))  # the pieces end before they do
+        finally:
+            await pieces.aclose()
+
+    async def _go_on(self, verdict: Append, first: bytes | memoryview) -> None:
+        """Go on with what is held."""
+        part = self.file.part
+        if part is None or part.bytes_written != verdict.start:
+            raise ContentError("the answer goes on where nothing is held")
+        part.version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
+        await self.file.peek()
+        self.kit.space.promise(self.file.key, verdict.end - verdict.start)
+        self.file.announce_start(verdict.total)
+        if first:
+            await self._store(first)
+
+    async def _begin_anew(self, verdict: Whole, first: bytes | memoryview) -> None:
+        """Begin a fresh file with its first bytes; a page in its place costs nothing held."""
+        file = self.file
+        if not first:
+            raise ContentError("the file is empty")
+        peek = first if isinstance(first, bytes) else bytes(first[:PEEK_BYTES])
+        page = foreign_page(peek, file.content_type)
+        if page is not None:
+            raise ContentError(f"not audio: {page}")
+        await file.drop()
+        file.first_bytes = b""
+        file.announce_start(verdict.total)
+        if verdict.total is not None and len(first) == verdict.total <= SMALL_BYTES:
+            file.content, file.first_bytes = bytes(first), peek
+            return
+        version = Version(verdict.validator, verdict.total, self.said.whole)
+        self.kit.space.promise(file.key, verdict.total or len(first))
+        file.part_on_disk = True
+        await run(self.kit.threads, self._begin_part, version, first)
+        await self._note_stored()
+
+    def _begin_part(self, version: Version, first: bytes | memoryview) -> None:
+        """Begin the part and write its first bytes: a hop to a thread for each would cost twice."""
+        self.file.part = self.kit.parts.begin(self.file.key, version)
+        self._append(first)
+
+    async def _write_rest(self, pieces: AsyncGenerator[bytes | memoryview, None]) -> None:
+        """Write what comes; the body fills its next buffer meanwhile.
+
+        A slow line may be split on the way; then this one ends where the next begins.
+        """
+        part = self.file.part
+        if part is None:
+            raise ContentError("there is no part to write to")
+        try:
+            self._consider_splitting(part)
+            async for data in pieces:
+                await self._store(data)
+                if self._consider_splitting(part):
+                    break
+            await self.splitter.finished()
+        finally:
+            await self.splitter.cancel()
+        self._check_length(part.bytes_written)
+
+    def _consider_splitting(self, part: Part) -> bool:
+        """Let other lines help where this one is slow; return whether it has met the next."""
+        if self.stop is None or self.end is None:
+            return False
+        elapsed_s = max(self.kit.clock() - self.began_s, 1e-6)
+        rate_bytes_s = (part.bytes_written - self.came_before) / elapsed_s
+        self.stop = self.splitter.consider(self.stop, rate_bytes_s)
+        return part.bytes_written >= self.stop < self.end
+
+    async def _store(self, data: bytes | memoryview) -> None:
+        await run(self.kit.threads, self._append, data)
+        await self._note_stored()
+
+    async def _note_stored(self) -> None:
+        self._refuse_size(self.file.bytes_done)  # a body of unknown length may have no end
+        await self.file.tell_progress(self.verdict.total)
+
+    def _append(self, data: bytes | memoryview) -> None:
+        part = self.file.part
+        if part is None:
+            raise ContentError("there is no part to append to")
+        if self.stop is not None and self.stop != self.end:
+            data = data[: max(0, self.stop - part.bytes_written)]
+        if part.append(data):
+            part.checkpoint(self.kit.fsync_threads)
+        if self.digester is not None:
+            self.digester.update(data)
+        if len(self.file.first_bytes) < PEEK_BYTES:
+            missing = PEEK_BYTES - len(self.file.first_bytes)
+            self.file.first_bytes += bytes(data[:missing])
+        self.kit.space.promise(self.file.key, max(0, (self.end or 0) - self.file.bytes_done))
+
+    async def _pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
+        """Yield the body, decoded where it must be, no faster than the limit allows."""
+        limiter = self.kit.limiter
+        encoding = self.verdict.encoding if isinstance(self.verdict, Whole) else None
+        decoder = Decoder(encoding) if encoding else None
+        pace = Pace(self.kit.clock)
+        while data := await self.body.chunk(limiter.slice_bytes(pace.chunk_bytes)):
+            pace.took(len(data))
+            self.file.fetched(len(data))
+            if decoder is None:
+                yield data
+            else:
+                for plain in decoder.feed(bytes(data)):
+                    yield plain
+            await limiter.take(len(data))
+        if decoder is not None:
+            decoder.finish()
+
+    def _refuse_size(self, size_bytes: int | None) -> None:
+        reason = self.kit.rules.refuse_size(size_bytes)
+        if reason is not None and size_bytes is not None:
+            raise TooLargeError(reason, size_bytes)
+
+    def _check_length(self, done: int) -> None:
+        if self.stop is not None and done < self.stop:
+            missing = self.stop - done
+            raise ShortBodyError(f"the body ended {missing} bytes before its announced length")
+        if self.stop is not None and done > self.stop:
+            raise DamagedError(f"the body is {done - self.stop} bytes longer than announced")
+
+    async def prove(self) -> None:
+        """Prove the file against everything that was announced of it."""
+        if self.file.content is not None:
+            prove_small(self.file, self.said)
+            return
+        digests = self.said.whole
+        if self.digester is not None and self.stop == self.end:
+            damage, digests = settle(self.said, self.digester)
+            if damage is not None:
+                raise DamagedError(damage)
+        self.file.add_digests(digests)
+        if self.stop is not None and self.stop < (self.verdict.total or self.stop):
+            raise MoreToComeError("the file goes on where this line ended")
+        await prove_held(self.file)
