@@ -209,6 +209,14 @@ class Parts:
         except OSError:
             return 0
 
+    def is_empty(self) -> bool:
+        """Return whether nothing at all lies in the folder; false where it cannot be read."""
+        try:
+            with os.scandir(self.folder) as found:
+                return next(found, None) is None
+        except OSError:
+            return False
+
     def begin(self, key: str, version: Version) -> Part:
         """Return an empty part for a body of that version; what was there is dropped."""
         need = [one.algorithm for one in version.digests]

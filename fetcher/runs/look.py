@@ -60,6 +60,8 @@ class Eye:
             self._began_bare = self._is_bare()
         if not self._began_bare:
             return [self.look(entry) for entry in entries]
+        if self.parts.is_empty():
+            return [Local()] * len(entries)
         return [Local(part_bytes=self._part_bytes(entry)) for entry in entries]
 
     def _part_bytes(self, entry: Entry) -> int:
@@ -68,8 +70,8 @@ class Eye:
     def _is_bare(self) -> bool:
         """Return whether DIR holds no file of any job, finished or not."""
         try:
-            with os.scandir(self.places.root) as here, os.scandir(self.parts.folder) as parts:
-                return next(parts, None) is None and all(one.name == STATE_FOLDER for one in here)
+            with os.scandir(self.places.root) as here:
+                return self.parts.is_empty() and all(one.name == STATE_FOLDER for one in here)
         except OSError:
             return False
 
