@@ -8,18 +8,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK_BYTES = 1 << 20  # a hop to a thread costs 125 us: worth it once a megabyte
-_FIRST_BYTES = 256 << 10  # a small file in one piece, and a slow line shows itself early
+_FIRST_BYTES = 256 << 10  # a small file in one piece
+_FIRST_OF_LARGE_BYTES = 64 << 10  # a slow line shows itself early, where that counts
+_LARGE_BYTES = 4 << 20
 _LEAST_BYTES = 64 << 10
 _WORTH_S = 0.2  # what is in memory when the process is killed is lost: so much time's worth
 
 
 class Pace:
-    """The size of the next piece, from how fast the last ones came."""
+    """The size of the next piece, from how fast the last ones came.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `total_bytes`: all that is to come, None where that is not known.
+    """
+
+    def __init__(self, clock: Callable[[], float], total_bytes: int | None) -> None:
         self._clock = clock
         self._asked_at_s = clock()
-        self.chunk_bytes = _FIRST_BYTES
+        is_large = total_bytes is not None and total_bytes >= _LARGE_BYTES
+        self.chunk_bytes = _FIRST_OF_LARGE_BYTES if is_large else _FIRST_BYTES
 
     def took(self, count: int) -> None:
         """Note that a piece of `count` bytes came since the piece before."""

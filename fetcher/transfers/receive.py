@@ -227,9 +227,11 @@ class _Receiver:
         limiter = self.kit.limiter
         encoding = self.verdict.encoding if isinstance(self.verdict, Whole) else None
         decoder = Decoder(encoding) if encoding else None
-        pace = Pace(self.kit.clock)
-        while data := await self.body.chunk(limiter.slice_bytes(pace.chunk_bytes)):
+        pace = Pace(self.kit.clock, self.verdict.total)
+        at = self.came_before
+        while data := await self.body.chunk(limiter.slice_bytes(self._most(pace, at))):
             pace.took(len(data))
+            at += len(data)
             self.file.fetched(len(data))
             if decoder is None:
                 yield data
@@ -239,6 +241,11 @@ class _Receiver:
             await limiter.take(len(data))
         if decoder is not None:
             decoder.finish()
+
+    def _most(self, pace: Pace, at: int) -> int:
+        """Return what to wait for at once: no more than up to where another line has begun."""
+        left = 0 if self.stop is None else self.stop - at
+        return min(pace.chunk_bytes, left) if left > 0 else pace.chunk_bytes
 
     def _refuse_size(self, size_bytes: int | None) -> None:
         reason = self.kit.rules.refuse_size(size_bytes)

@@ -28,9 +28,9 @@ from fetcher.transfers.pieces import CHUNK_BYTES, Pace
 from fetcher.transfers.underway import Stretch, Underway
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Iterator
+    from collections.abc import Awaitable, Coroutine
 
-    from fetcher.files.parts import Version
+    from fetcher.files.parts import Part, Version
     from fetcher.network.gates import Gates
     from fetcher.transfers.receive import Arriving, Opens
     from fetcher.transfers.slots import Slots
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _LEAST_STRETCH_BYTES = 1 << 20
 _LEAST_LEFT_S = 1.5  # a line that ends sooner is not worth another handshake
 _MOST_REFUSED = 3  # divisions whose every line was refused, before one line is to do
-_LEAST_SEEN_BYTES = 256 << 10  # before a line's speed is believed
+_LEAST_SEEN_BYTES = 64 << 10  # before a line's speed is believed
+_JOINED_AT_ONCE = 8  # megabytes that a stretch gives to its file in one go
 
 
 @dataclass(slots=True)
@@ -218,7 +219,7 @@ class Splitter:
         file = self._file
         said = announced(body.head, whole=False)
         digester = Digester(algorithms(said.part + said.either))
-        pace = Pace(file.kit.clock)
+        pace = Pace(file.kit.clock, stretch.stop - stretch.start)
         while stretch.at < stretch.stop and (data := await body.chunk(pace.chunk_bytes)):
             pace.took(len(data))
             file.fetched(len(data))
@@ -270,18 +271,23 @@ async def join(file: Underway) -> None:
         stretch = file.stretches[0]
         if stretch.start > part.bytes_written:
             return
-        for block in _blocks_left(stretch, part.bytes_written):
-            await run(file.kit.threads, part.append, block)
+        while await run(file.kit.threads, _take_over, part, stretch):
+            pass
         file.stretches.pop(0)
         stretch.part.close()
         await run(file.kit.threads, file.kit.parts.discard, stretch.key)
 
 
-def _blocks_left(stretch: Stretch, at: int) -> Iterator[bytes]:
-    """Yield what the stretch has from offset `at` of the file on."""
+def _take_over(part: Part, stretch: Stretch) -> bool:
+    """Append to the part what comes next of a stretch; return whether there is more of it.
+
+    A few megabytes at a time, since a stop waits for that.
+    """
     with stretch.part.path.open("rb") as data:
-        data.seek(at - stretch.start)
-        left = stretch.at - at
-        while left > 0 and (block := data.read(min(left, CHUNK_BYTES))):
-            left -= len(block)
-            yield block
+        data.seek(part.bytes_written - stretch.start)
+        for _ in range(_JOINED_AT_ONCE):
+            block = data.read(min(max(0, stretch.at - part.bytes_written), CHUNK_BYTES))
+            if not block:
+                return False
+            part.append(block)
+    return True
