@@ -15,6 +15,7 @@ from fetcher.runs.assembly import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from fetcher.configuration.settings import Settings
     from fetcher.runs.afterwards import Afterwards
@@ -164,14 +165,19 @@ class Fetcher:
             sink(final)
             return final
 
-    async def _backfilled(self, sink: Sink, after: Afterwards) -> _End:
-        async with opened(
+    def _opened(
+        self, command: str, sink: Sink, after: Afterwards
+    ) -> AbstractAsyncContextManager[Run]:
+        return opened(
             self.settings,
             sink,
-            command="backfill",
+            command=command,
             on_done=after.file_done,
             is_stopped=self.stop.is_asked,
-        ) as run:
+        )
+
+    async def _backfilled(self, sink: Sink, after: Afterwards) -> _End:
+        async with self._opened("backfill", sink, after) as run:
             sink(RunStarted("backfill", str(run.destination.root)))
             exit_code = await self._end_of(run, _backfill(run))
             if not exit_code:
@@ -181,13 +187,7 @@ class Fetcher:
     async def _watched(self, sink: Sink, after: Afterwards) -> _End:
         from fetcher.runs.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
 
-        async with opened(
-            self.settings,
-            sink,
-            command="watch",
-            on_done=after.file_done,
-            is_stopped=self.stop.is_asked,
-        ) as run:
+        async with self._opened("watch", sink, after) as run:
             sink(RunStarted("watch", str(run.destination.root)))
             watch = Watch(run)
             self.wake = watch.wake
