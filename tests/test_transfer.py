@@ -396,6 +396,18 @@ async def test_a_digest_of_the_whole_that_only_extra_lines_bring_is_held_against
     assert files(tmp_path) == {}
 
 
+async def test_a_file_whose_pieces_are_damaged_is_fetched_again_in_one(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    wrong = base64.b64encode(hashlib.md5(b"another file").digest()).decode()
+    headers = {"Repr-Digest": f"md5=:{wrong}:"}
+    sim.faults.add(Fault("audio", times=None, when=is_extra, headers=headers))
+    ran = await run(sim.api_url, tmp_path, retries=1, **LINES)
+    assert (ran.exit_code, ran.reasons) == (0, [])
+    check_mirror(sim, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("damage", "change"),
     [(None, False), (None, True), (flip_first_byte, False)],

@@ -233,6 +233,7 @@ class Transfer:
         """Wait, or ask for a fresh link, or stop: what to do about a failed attempt."""
         if isinstance(error, DamagedError):
             await self._file.drop()
+            self._file.ranges_work = False  # in one piece now: its pieces may have been at fault
         if isinstance(error, StatusError) and error.status in REFUSED_LINK:
             return await self._relink(error)
         self._note_progress()
