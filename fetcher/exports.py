@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import csv
 import shlex
-from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fetcher.core.names import whole_id
+from fetcher.frozen import frozen
 from fetcher.models import State, Variant
 from fetcher.report.jsonl import dumps
 
@@ -134,7 +134,7 @@ def table_lines(titles: Sequence[str], rows: Iterable[Iterable[object]]) -> Iter
 # ---- for speech work ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recording:
     """One job's clean file and, where `--originals` brought it, the upload beside it."""
 
@@ -165,7 +165,7 @@ def _stored(reader: Reader) -> Iterator[Entry]:
         yield from (entry for entry in some if entry.state is State.COMPLETE)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Speech:
     """Recordings of the files under `root` (absolute).
 

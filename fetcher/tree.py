@@ -6,10 +6,10 @@ Owns the drawing and its bounds. Only looks: no link is followed and nothing is 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fetcher.core.text import fit
+from fetcher.frozen import frozen
 from fetcher.report.units import human_bytes, human_count
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _WIDEST_NAME = 60
 _STATE_FOLDER = ".fetcher"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Strokes:
     middle: str
     last: str

@@ -13,6 +13,7 @@ import pytest
 from raw_server import Answer, RawServer, Request, always, answer
 
 from fetcher.errors import ConnectionFailedError, ShortBodyError, TransferError
+from fetcher.memory import is_aligned
 from fetcher.network.client import Host
 from fetcher.network.intake import BUFFER_BYTES, Memory, take_over
 
@@ -306,6 +307,17 @@ def test_a_second_buffer_is_lent_only_while_there_are_enough() -> None:
         memory.give(buffer)
     again = memory.take_second()
     assert any(again is buffer for buffer in firsts)
+
+
+async def test_every_piece_of_a_large_body_begins_where_a_page_does() -> None:
+    async with opened(always(answer(LARGE))) as body:
+        came, found = bytearray(), []
+        while piece := await body.chunk(200_704):
+            found.append(is_aligned(memoryview(piece)))
+            came += piece
+    assert bytes(came) == LARGE
+    assert len(found) > 3
+    assert all(found)
 
 
 def connected(**names: Any) -> Any:

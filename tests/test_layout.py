@@ -475,6 +475,16 @@ def test_records_with_different_ids_never_meet(one: Job, other: Job) -> None:
     assert path_key(template.render(one, ".wav")) != path_key(template.render(other, ".wav"))
 
 
+@pytest.mark.parametrize("front", ["", "\u200d", ". \u200c", "\u00a0"])
+def test_a_name_that_is_one_long_cluster_is_cut_within_it(front: str) -> None:
+    family = "\u200d".join(["\U0001f468"] * 60)
+    path = render(DEFAULT_TEMPLATE, named(front + family, job_id="e3e70682-c209-4cac"))
+    folder, _, name = path.partition("/")
+    assert "\U0001f468" in folder
+    assert "\U0001f468" in name
+    assert name.endswith(".e3e70682.wav")
+
+
 @patient
 @given(ANY_TEXT, st.uuids())
 def test_id_and_extension_survive_any_file_name(file_name: str, job_id: UUID) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fetcher.core.proof import Digest
 from fetcher.errors import FetcherError, PlaceError, StorageError
+from fetcher.files.direct import Detour
 from fetcher.files.parts import SYNC_BYTES, Part, Parts, Version, part_key
 from fetcher.models import JobId, Partial, Validator, Variant
 
@@ -315,7 +316,8 @@ def test_whatever_is_trusted_is_right(
     if at < len(data):
         data[at : at + len(noise)] = noise
     part.path.write_bytes(data)
-    journal(parts).write_bytes(journal(parts).read_bytes()[:journal_cut])
+    if sum(sizes):
+        journal(parts).write_bytes(journal(parts).read_bytes()[:journal_cut])
     trusted = recovered(parts)
     assert trusted <= sum(sizes)
     if data_cut is None and journal_cut is None and not noise:
@@ -364,6 +366,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_parts import BODY, KEY, VERSION
 from fetcher.errors import StorageError
+from fetcher.files.direct import Detour
 from fetcher.files.parts import Parts
 resource.setrlimit(resource.RLIMIT_FSIZE, (5500, 5500))
 part = Parts(Path(sys.argv[1])).begin(KEY, VERSION)
@@ -380,8 +383,8 @@ def test_a_disk_that_fills_keeps_what_was_written_before(parts: Parts, tmp_path:
     ended = subprocess.run(
         [sys.executable, "-c", FILL, str(tmp_path), tests], capture_output=True, check=True
     )
-    assert ended.stdout.split() == [b"5000", b"6"]
-    assert recovered(parts) == 5000
+    assert ended.stdout.split() == [b"5500", b"6"]
+    assert recovered(parts) == 5500
 
 
 def test_a_folder_that_is_gone_is_the_storages_trouble(tmp_path: Path) -> None:
@@ -496,5 +499,5 @@ def test_a_part_is_not_followed_through_a_link_that_appears_meanwhile(
     parts.path(KEY).rename(moved)
     parts.path(KEY).symlink_to(moved)
     with pytest.raises(PlaceError):
-        Part(parts.path(KEY), VERSION, parts.begin("x", VERSION).digester, 0)
+        Part(parts.path(KEY), VERSION, parts.begin("x", VERSION).digester, 0, Detour())
     assert moved.stat().st_size == 8000

@@ -88,6 +88,25 @@ def test_a_disk_that_others_fill_is_noticed(tmp_path: Path, disk: list[int]) -> 
         space.promise("a", 500_000)
 
 
+def test_a_disk_that_others_fill_is_noticed_while_a_file_comes(
+    tmp_path: Path, disk: list[int]
+) -> None:
+    now = [0.0]
+    space = Space(tmp_path, 1000, lambda: now[0])
+    space.promise("a", 500_000)
+    disk[0] = 300_000
+    space.wrote("a", 1000, 499_000)  # nobody has looked yet
+    now[0] = 0.3
+    with pytest.raises(StorageError):
+        space.wrote("a", 1000, 498_000)
+    disk[0] = DISK_BYTES
+    space.check()
+    disk[0] = 300_000
+    space.wrote("a", 1000, 497_000)
+    with pytest.raises(StorageError):
+        space.wrote("a", 16 << 20, 496_000)
+
+
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Space(tmp_path / "gone", 0).check()

@@ -24,6 +24,7 @@ from support import (
 
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted, DownloadStarted
+from fetcher.files.direct import Writer
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
 from fetcher.transfers.underway import Underway
 
@@ -135,6 +136,29 @@ DAMAGES: tuple[Callable[[Path, Path], None], ...] = (
     grow_beyond_the_file,
     another_format,
 )
+
+
+@pytest.mark.parametrize("sent_first", [None, 100_001], ids=["in one go", "in two gos"])
+async def test_most_of_a_large_file_goes_past_the_page_cache(
+    sent_first: int | None, tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct_bytes = 0
+    real = Writer._write_directly
+
+    def spy(self: Writer, view: memoryview, offset: int) -> int:
+        nonlocal direct_bytes
+        written = real(self, view, offset)
+        direct_bytes += written
+        return written
+
+    monkeypatch.setattr(Writer, "_write_directly", spy)
+    sim.add_job("talk.wav", size_bytes=6_000_000)
+    if sent_first is not None:
+        sim.faults.add(Fault("audio", cut_after_bytes=sent_first))
+        assert (await run(sim.api_url, tmp_path, retries=0)).exit_code == 1
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    check_mirror(sim, tmp_path)
+    assert direct_bytes > 4_000_000
 
 
 async def test_a_whole_part_is_trusted_to_its_last_byte(tmp_path: Path, sim: Simulator) -> None:
@@ -426,7 +450,8 @@ async def test_stretches_that_a_stop_left_are_gone_on_with_but_never_trusted_bli
     assert (first.exit_code, len(partials(tmp_path)) > 1) == (143, True)
     if damage is not None:
         for path in partials(tmp_path):
-            damage(path, path.with_suffix(".journal"))
+            if path.stat().st_size:  # a line that has just begun may have brought nothing yet
+                damage(path, path.with_suffix(".journal"))
     if change:
         sim.change(job)
     sim.serve(job, Serving())

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fetcher.checkup.findings import Finding, good, problem, warning
 from fetcher.configuration.key import MISSING, KeyFile, checked_key
 from fetcher.errors import UsageError
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -31,7 +31,7 @@ _NO_FILE: dict[str, object] = {"config": Path(os.devnull)}
 _USAGE = UsageError.exit_code
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """The settings that the other checks go by, and what is to be said of them.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from fetcher.checkup.bookkeeping import examine_lock, examine_manifest
@@ -12,6 +11,7 @@ from fetcher.checkup.road import travel
 from fetcher.checkup.storage import examine_storage
 from fetcher.checkup.surroundings import open_files, terminal, versions
 from fetcher.errors import FetcherError
+from fetcher.frozen import frozen
 from fetcher.runs.destination import Destination
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ T = TypeVar("T")
 _LONGEST_STEP_S = 10.0  # --timeout is for transfers; a person waits for this
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Circumstances:
     """What the checks meet of the process.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from fetcher.errors import ApiError, KeyRefusedError, StorageError, UsageError
+from fetcher.frozen import frozen
 
 # Whoever mends one thing at a time begins with what hinders all else.
 _FIRST_TO_LAST = tuple(
@@ -22,7 +22,7 @@ class Level(StrEnum):
     PROBLEM = "problem"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """What a check found. `cure`: what to do about it; `exit_code`: 0 but for a problem."""
 

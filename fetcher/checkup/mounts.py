@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from fetcher.frozen import frozen
 
 MOUNTS = Path("/proc/self/mounts")
 # File systems whose files another machine keeps: SQLite's log needs memory that all its
@@ -20,7 +21,7 @@ _NETWORK = frozenset(
 _ESCAPE = re.compile(r"\\([0-7]{3})")  # how proc(5) writes spaces and the like
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mount:
     """One mounted file system."""
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from fetcher.checkup.mounts import mount_of
 from fetcher.checkup.patience import within
 from fetcher.errors import StorageError
 from fetcher.files.sealing import sync_folder, write_durable
+from fetcher.frozen import frozen
 from fetcher.report.units import human_bytes, human_count
 from fetcher.runs.destination import PARTS_FOLDER
 
@@ -45,7 +45,7 @@ _CURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Traits:
     """What a try showed of a file system. `mtime_step_ns`: what is lost of a time at most."""
 

@@ -12,8 +12,9 @@ on the command line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from fetcher.configuration.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Environment:
     """What a command meets of the process; tests make their own."""
 
@@ -46,7 +47,7 @@ class Environment:
         return found.settings(), found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """One command.
 

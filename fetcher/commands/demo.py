@@ -13,12 +13,12 @@ import os
 import shlex
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fetcher.configuration.sources import Source
 from fetcher.configuration.tables import Screen
 from fetcher.errors import UsageError
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -55,7 +55,7 @@ With an account of your own:
 """
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tempo:
     """How fast the play goes.
 
@@ -192,7 +192,7 @@ def _without_proxy() -> Iterator[None]:
             os.environ["no_proxy"] = before
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Stage:
     """The running simulator: its address, and the ids of its jobs."""
 

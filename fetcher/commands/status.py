@@ -8,7 +8,7 @@ tells a monitor whether polling still succeeds.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from fetcher.core.text import printable
 from fetcher.exports import moment
 from fetcher.files.cards import read_card
 from fetcher.files.locks import present_holder
+from fetcher.frozen import frozen
 from fetcher.manifest import schema
 from fetcher.manifest.reader import Reader
 from fetcher.models import State, Variant
@@ -49,7 +50,7 @@ _MEANINGS = {
 _COLOURS = {State.COMPLETE: "good", State.FAILED: "bad", State.REJECTED: "bad"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing:
     """How a destination stands. Times are aware UTC, None where there was none yet.
 

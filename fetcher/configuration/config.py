@@ -7,7 +7,7 @@ from. `resolve` is light (no pydantic), for commands such as `status`; `load` ad
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +26,7 @@ from fetcher.configuration.sources import (
     unknown_variables,
 )
 from fetcher.errors import StorageError, UsageError
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ KEY_VARIABLE, KEY_FILE_VARIABLE = "MUNSIT_API_KEY", "MUNSIT_API_KEY_FILE"
 _CREDENTIAL = "munsit-api-key"  # the name that LoadCredential= of the systemd units gives
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resolved:
     """Every option's value by field, and where it came from.
 
@@ -103,7 +104,7 @@ class Resolved:
         return Settings.model_validate(given | {"api_key": self.api_key})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Key:
     api_key: str | None = field(repr=False)
     file: Path | None

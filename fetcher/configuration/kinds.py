@@ -6,7 +6,6 @@ no rule of its own and names no option.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -33,12 +32,13 @@ from fetcher.configuration.values import (
     whole,
 )
 from fetcher.errors import UsageError
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """One kind of value: how it is written, read and shown.
 
@@ -91,7 +91,7 @@ RUN_COMMAND = Kind("COMMAND", parse_run_command, example="notify-send done")
 # ---- an option ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Option:
     """One option.
 

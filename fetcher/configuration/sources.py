@@ -8,7 +8,6 @@ them. How a value is read is `kinds`' matter.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from fetcher.configuration.options import BY_FIELD, OPTIONS
 from fetcher.configuration.targets import EXEC_PLACEHOLDERS, RUN_FACTS
 from fetcher.configuration.values import nearest
 from fetcher.errors import UsageError
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Source(StrEnum):
     DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Where a value came from; `place` names the very spot, for messages."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import codecs
 import os
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, TextIO
 
 from fetcher.core.text import fit, isolate, printable, width
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ _MEASURED_ROWS = 200  # enough to know the usual width, few enough to come at on
 _COLOURS = {"good": "32", "bad": "31", "busy": "36", "odd": "33", "dim": "2", "bold": "1"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Screen:
     """What a table is shown on; `columns` is None for a pipe or a file, where nothing is cut."""
 
@@ -65,7 +65,7 @@ class Screen:
         return isolate(shown) if is_read_by_terminal else shown
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """One column.
 
@@ -81,7 +81,7 @@ class Column:
     is_right: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cell:
     """What stands in one column of one row; `colour` is a word such as `good` or `bad`."""
 

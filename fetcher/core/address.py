@@ -7,10 +7,11 @@ normalises or sorts what a signature may cover. Connects to nothing.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import unquote, urljoin
+
+from fetcher.frozen import frozen
 
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?://(?P<authority>[^/?#]*))?(?P<rest>.*)")
@@ -22,7 +23,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how a header's undecodable bytes arrive
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """One http or https URL, taken apart.
 

@@ -6,10 +6,12 @@ Pure. A job that is left out is no failure; the reason is for the reader of a pl
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 from unicodedata import normalize
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,7 +24,7 @@ def fits(name: str, glob: str) -> bool:
     return fnmatchcase(normalize("NFC", name), normalize("NFC", glob))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rules:
     """The filters of one run; the defaults leave nothing out.
 

@@ -8,7 +8,6 @@ What one name may hold is the business of `names`, what a template may say that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fetcher.core import names
@@ -25,6 +24,7 @@ from fetcher.core.extensions import (
 from fetcher.core.names import path_key
 from fetcher.core.template import DATES, DIRECTIVE, IDS, PLACEHOLDERS, Component, Field, parse
 from fetcher.core.text import clip, clip_bytes
+from fetcher.frozen import frozen
 from fetcher.models import Variant
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ _DATE_FORMAT: Final = "%Y-%m-%dT%H-%M-%SZ"
 _ORIGINAL_MARK: Final = ".original"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Template:
     """A checked output template; `text` is what the user wrote."""
 
@@ -226,7 +226,8 @@ def _cut(part: str | Field, text: str, share_bytes: int) -> str:
         text, extension = names.split_extension(text)
         kept = clip_bytes(text, share_bytes - len(extension))
         return names.trim(kept) + extension if kept else ""
-    return names.trim(clip_bytes(text, share_bytes))
+    kept = names.trim(clip_bytes(text, share_bytes))
+    return kept if names.bared(kept) else clip_bytes(names.bared(text), share_bytes)
 
 
 def _mark_original(name: str, ext: str) -> str:

@@ -41,7 +41,8 @@ _SHORT_STATE_FOLDER = re.compile(r"fetche~[0-9]+", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,8}")
 _MEDIA = frozenset(KNOWN_EXTENSIONS)
 # HFS+ ignores joiners too when it compares names (TN1150).
-_IGNORED = re.compile(f"[{INVISIBLE}\u200c\u200d]+")
+_JOINERS: Final = "\u200c\u200d"
+_IGNORED = re.compile(f"[{INVISIBLE}{_JOINERS}]+")
 # Dots and every kind of space: Windows drops the ASCII ones at the end of a name.
 _TRAILING: Final = (
     ". \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -80,6 +81,11 @@ def trim(text: str) -> str:
     """Return cleaned `text` without its trailing dots and spaces; empty if only joiners stay."""
     text = text.rstrip(_TRAILING)
     return "" if _IGNORED.fullmatch(text) else text
+
+
+def bared(text: str) -> str:
+    """Return cleaned `text` without the dots, spaces and joiners in front of it."""
+    return text.lstrip(_TRAILING + _JOINERS)
 
 
 def component(text: str, *, hidden: bool = False) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,7 @@ _REMEMBERED_PAGES = 8
 _REMEMBERED_IDS = 2_000  # at least, however small the pages are
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """A page where it was asked for; `count` includes elements without a readable id.
 

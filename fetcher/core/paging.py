@@ -31,12 +31,12 @@ what came.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from fetcher.core.pages import Answer, Recent
 from fetcher.errors import ApiError
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,7 @@ class _Mode(Enum):
     LESS = auto()  # it does not: does it read `limit`?
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """One list request: `offset` and `limit`, in records."""
 

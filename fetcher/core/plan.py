@@ -7,10 +7,10 @@ A dry run prints what these return.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from fetcher.frozen import frozen
 from fetcher.models import State, Status
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Known(NamedTuple):
     bytes_total: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Local:
     """What lies on disk for one file.
 
@@ -55,7 +55,7 @@ class Local:
     part_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decision:
     """One row of the plan: the action and its reason in words."""
 

@@ -20,11 +20,11 @@ import binascii
 import hashlib
 import re
 from base64 import b64decode
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fetcher.core.heads import codings
 from fetcher.core.sniff import foreign_page, wav_shortfall
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ _MEMBER = re.compile(r"([A-Za-z*][A-Za-z0-9_.*-]*)[ \t]*=[ \t]*:([A-Za-z0-9+/=]*
 _PAIR = re.compile(r"([A-Za-z0-9-]+)=([A-Za-z0-9+/=]+)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Digest:
     """A digest that a host announced: the algorithm's name in lower case, its value's bytes."""
 
@@ -46,7 +46,7 @@ class Digest:
     field: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Announced:
     """The digests of one response.
 

@@ -41,10 +41,10 @@ by Restart (it would be asked again for ever): there the same trouble is a Refus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fetcher.core.heads import codings, content_length, content_range, is_strong, validator_of
+from fetcher.frozen import frozen
 from fetcher.models import Validator
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _DECODABLE = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}  # RFC 9110 §8.4.1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Want:
     """What is asked for: bytes [start, end) of the body that `validator` names.
 
@@ -76,7 +76,7 @@ class Want:
             raise ValueError(f"{self.start} to {self.end} is not within {self.total} bytes")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Append:
     """The body is bytes [start, end) of the version that is held: write it at `start`.
 
@@ -91,7 +91,7 @@ class Append:
     validator: Validator
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Whole:
     """The body is the whole file: drop what is held, write at 0.
 
@@ -105,14 +105,14 @@ class Whole:
     encoding: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Restart:
     """The answer does not go on where the held bytes end: drop them and ask `fresh()`."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refuse:
     """The answer holds nothing that can be used. What is held stays; trying again may help."""
 

@@ -21,7 +21,6 @@ Retry-After beyond the longest that is obeyed gives up at once, and says so.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fetcher.core.heads import http_date
@@ -33,6 +32,7 @@ from fetcher.errors import (
     StatusError,
     TransferError,
 )
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -53,7 +53,7 @@ _IDLE_GRACE_POLLS = 10  # this many polls that found nothing keep the interval
 _IDLE_GROWTH = 1.25  # each one after those lengthens it by a quarter
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """How patient to be: attempts after the first, and waits in seconds (contract 2 and 5.4)."""
 
@@ -63,21 +63,21 @@ class Policy:
     longest_retry_after_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wait:
     """Try again after `delay_s` seconds."""
 
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GiveUp:
     """Stop for this run; `reason` is a person's sentence without secrets."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pace:
     """How a watcher has fared: jobs pending, polls in a row without news, failures in a row."""
 
@@ -86,7 +86,7 @@ class Pace:
     failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bounds:
     """Between what waits the poll interval may move.
 

@@ -8,15 +8,16 @@ they are read from the first to the last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Bound:
     """A page that begins with that time or an older one; `oldest` is None for an empty one."""
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+
+from fetcher.frozen import frozen
 
 LONGEST_LINE_BYTES = 64 * 1024
 _LONGEST_MESSAGE = 500  # characters of a foreign message that are kept
@@ -19,7 +20,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Processing:
     """The service works on the job: `pct` 0..100, None where it said no number."""
 
@@ -27,7 +28,7 @@ class Processing:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """The job is finished; `url` is its denoised audio, as the server wrote it."""
 
@@ -35,14 +36,14 @@ class Done:
     denoise_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Errored:
     """The service failed the job."""
 
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unknown:
     """A message that says nothing fetcher knows; `reason` may be printed."""
 

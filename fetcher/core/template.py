@@ -7,12 +7,12 @@ wrong with a template is found here, before anything is asked of the API.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from fetcher.core import names
 from fetcher.core.text import printable
 from fetcher.errors import UsageError
+from fetcher.frozen import frozen
 
 PLACEHOLDERS: Final = (
     *("file_name", "stem", "ext", "id", "short_id", "created", "updated"),
@@ -33,7 +33,7 @@ _TOKEN = re.compile(r"(\{\{|\}\})|\{([^{}]*)\}|([{}])|([^{}]+)")
 _ABSOLUTE = re.compile(r"[/~]|[A-Za-z]:")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field:
     """A placeholder. `spec`: a date's format; `clusters`: what a text is cut to."""
 

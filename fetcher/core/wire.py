@@ -18,6 +18,7 @@ from typing import Any
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
 from fetcher.errors import ContentError
+from fetcher.frozen import frozen
 from fetcher.models import Job, JobId, Status
 
 _LONGEST_ID = 200
@@ -33,7 +34,7 @@ _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _STATUSES = {str(status): status for status in Status}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InvalidRecord:
     """A record that could not be understood, wholly or in part; `reason` names the fields.
 
@@ -52,7 +53,7 @@ class InvalidRecord:
         return f"{self.id or self.mark}\0{self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Page:
     """One page of the history, newest first.
 

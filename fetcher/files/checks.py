@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ class Problem(StrEnum):
     FOREIGN = "foreign"  # a folder, a link or the like stands in its place
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recorded:
     """What the manifest says of a file; `path` is relative to DIR, `sha256` hex."""
 
@@ -35,7 +36,7 @@ class Recorded:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """What was found instead."""
 

@@ -18,12 +18,14 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fetcher.core.proof import Digest, Digester
 from fetcher.errors import StorageError
+from fetcher.files.direct import Detour, Writer
 from fetcher.files.trouble import explained
+from fetcher.frozen import frozen
 from fetcher.models import Partial, Validator
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ _READ_BYTES = 1 << 20
 _SAFE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 _FORMAT = 1
+_STRETCH_MARK = "@"  # in no key of a file
 _SHA256_HEX = 64
 
 
@@ -63,7 +66,7 @@ def open_anew(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> in
         return os.open(path, flags, mode)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Version:
     """Which body an unfinished file is of: validator, announced length and digests."""
 
@@ -75,7 +78,9 @@ class Version:
 class Part:
     """One unfinished file, open for appending. Not thread-safe: one call at a time."""
 
-    def __init__(self, path: Path, version: Version, digester: Digester, length: int) -> None:
+    def __init__(
+        self, path: Path, version: Version, digester: Digester, length: int, detour: Detour
+    ) -> None:
         self.path = path
         self.version = version
         self.digester = digester
@@ -83,29 +88,38 @@ class Part:
         self._journal_path = _journal(path)
         self._synced_bytes = length
         self._synced_at_s = time.monotonic()
+        self._log_fd = -1
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with explained(path):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            self._fd = os.open(path, flags | (0 if length else os.O_TRUNC), 0o666)
             try:
-                os.ftruncate(self._fd, length)
-                os.lseek(self._fd, length, os.SEEK_SET)
-                self._log_fd = self._begin_journal()
+                if length:
+                    os.ftruncate(self._fd, length)
+                    self._begin_journal()
             except BaseException:
                 os.close(self._fd)
                 raise
+        self._writer = Writer(self._fd, detour)
 
-    def _begin_journal(self) -> int:
+    def _begin_journal(self) -> None:
         fresh = self._journal_path.with_name(self._journal_path.name + ".new")
         fd = open_anew(fresh, os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, _header(self.version))
-            if self.bytes_written:
-                os.write(fd, self._line())
+            os.write(fd, _header(self.version) + self._line())
+            if self._synced_bytes:
                 os.fsync(fd)  # it takes the place of a journal that may be durable
             fresh.replace(self._journal_path)
         except BaseException:
             os.close(fd)
             raise
-        return fd
+        self._log_fd = fd
+
+    def _note(self) -> None:
+        """Note how far the file is good."""
+        if self._log_fd >= 0:
+            os.write(self._log_fd, self._line())
+        elif self.bytes_written:
+            self._begin_journal()
 
     def _line(self) -> bytes:
         return f"{self.bytes_written} {self.digester.sha256_hex()}\n".encode()
@@ -113,15 +127,18 @@ class Part:
     def append(self, data: bytes | bytearray | memoryview) -> bool:
         """Write `data`, hash it, and note in the journal how far the file is good.
 
-        Returns whether `checkpoint` is due.
+        Returns whether `checkpoint` is due. What a full disk still takes of it is kept.
         """
+        view = memoryview(data)
         with explained(self.path):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-            self.digester.update(data)
-            self.bytes_written += len(data)
-            os.write(self._log_fd, self._line())
+            try:
+                while view:
+                    count = self._writer.write(view, self.bytes_written)
+                    self.digester.update(view[:count])
+                    self.bytes_written += count
+                    view = view[count:]
+            finally:
+                self._note()
         unsynced = self.bytes_written - self._synced_bytes
         return unsynced >= SYNC_BYTES or time.monotonic() - self._synced_at_s >= SYNC_AFTER_S
 
@@ -131,7 +148,7 @@ class Part:
         Data first, then the journal. A disk that fails here fails the next write, or the
         fsync at the end, which everything waits for.
         """
-        fds = (os.dup(self._fd), os.dup(self._log_fd))
+        fds = [os.dup(fd) for fd in (self._fd, self._log_fd) if fd >= 0]
         self._synced_bytes, self._synced_at_s = self.bytes_written, time.monotonic()
         threads.submit(_sync_and_close, fds)
 
@@ -167,7 +184,7 @@ class Part:
         self._fd = self._log_fd = -1
 
 
-def _sync_and_close(fds: tuple[int, int]) -> None:
+def _sync_and_close(fds: Iterable[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.fdatasync(fd)
@@ -197,6 +214,8 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._detour = Detour()
+        self._no_detour = Detour(is_possible=False)
 
     def path(self, key: str) -> Path:
         """Return where the data of that unfinished file is."""
@@ -220,7 +239,7 @@ class Parts:
     def begin(self, key: str, version: Version) -> Part:
         """Return an empty part for a body of that version; what was there is dropped."""
         need = [one.algorithm for one in version.digests]
-        return Part(self.path(key), version, Digester(need), 0)
+        return Part(self.path(key), version, Digester(need), 0, self._way(key))
 
     def recover(self, key: str) -> Part | None:
         """Return the part as far as its journal proves it, None when nothing is proven."""
@@ -237,19 +256,23 @@ class Parts:
         if proven is None:
             return None
         length, digester = proven
-        return Part(path, version, digester, length)
+        return Part(path, version, digester, length, self._way(key))
+
+    def _way(self, key: str) -> Detour:
+        """Return the way of its bytes to the disk: a stretch is read again soon."""
+        return self._no_detour if _STRETCH_MARK in key else self._detour
 
     def begin_stretch(self, key: str, start: int, version: Version) -> tuple[str, Part]:
         """Return the key and the empty part of the file's bytes from `start` on."""
-        stretch_key = f"{key}@{start}"
+        stretch_key = f"{key}{_STRETCH_MARK}{start}"
         return stretch_key, self.begin(stretch_key, replace(version, digests=()))
 
     def recover_stretches(self, key: str) -> list[tuple[int, str, Part]]:
         """Return (start, key, part) of every stretch of the file that a journal proves."""
         found: list[tuple[int, str, Part]] = []
-        for path in self.folder.glob(f"{glob.escape(key)}@*.part"):
+        for path in self.folder.glob(f"{glob.escape(key)}{_STRETCH_MARK}*.part"):
             stretch_key = path.name.removesuffix(".part")
-            start = stretch_key.rpartition("@")[2]
+            start = stretch_key.rpartition(_STRETCH_MARK)[2]
             part = self.recover(stretch_key) if start.isdigit() else None
             if part is not None:
                 found.append((int(start), stretch_key, part))
@@ -259,7 +282,11 @@ class Parts:
         """Remove the unfinished file, its journal and its stretches, where they are."""
         path = self.path(key)
         with explained(path):
-            for leftover in (*self.folder.glob(f"{glob.escape(key)}@*"), _journal(path), path):
+            for leftover in (
+                *self.folder.glob(f"{glob.escape(key)}{_STRETCH_MARK}*"),
+                _journal(path),
+                path,
+            ):
                 leftover.unlink(missing_ok=True)
 
     def purge(self, *, keep: Iterable[str] = ()) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from fetcher.errors import StorageError
 from fetcher.files.trouble import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+_LOOK_EVERY_BYTES = 16 << 20
+_LOOK_EVERY_S = 0.25
 
 
 def free_bytes(folder: Path) -> int:
@@ -27,15 +31,32 @@ class FullError(StorageError):
 class Space:
     """Room on the destination's disk, less what transfers under way have been promised."""
 
-    def __init__(self, folder: Path, min_free_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, min_free_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._folder = folder
         self._min_free_bytes = min_free_bytes
+        self._clock = clock
         self._promised: dict[object, int] = {}
+        self._unseen_bytes = 0  # written since the last look at the disk
+        self._looked_at_s = clock()
 
     def promise(self, holder: object, bytes_left: int) -> None:
         """Set aside what `holder` will still write; raises FullError where it cannot be had."""
         self._promised[holder] = bytes_left
         self.check()
+
+    def wrote(self, holder: object, count_bytes: int, bytes_left: int) -> None:
+        """Note that of its promise `holder` has written so much, and what is left of it.
+
+        What was promised was there: whether others have taken it meanwhile is looked at a few
+        times a second, or every 16 MiB. Raises FullError then.
+        """
+        self._promised[holder] = bytes_left
+        self._unseen_bytes += count_bytes
+        is_overdue = self._clock() - self._looked_at_s >= _LOOK_EVERY_S
+        if is_overdue or self._unseen_bytes >= _LOOK_EVERY_BYTES:
+            self.check()
 
     def release(self, holder: object) -> None:
         """Give back whatever was set aside for `holder`."""
@@ -43,6 +64,7 @@ class Space:
 
     def check(self, more_bytes: int = 0) -> None:
         """Raise FullError when `more_bytes` would fill the disk below the limit."""
+        self._unseen_bytes, self._looked_at_s = 0, self._clock()
         free = free_bytes(self._folder)
         if self._room(free) < more_bytes:
             raise self._refusal(free)

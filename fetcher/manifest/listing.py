@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fetcher.core.plan import TODO, classify
+from fetcher.frozen import frozen
 from fetcher.manifest.rows import job_values, to_us
 from fetcher.models import State, Status, Variant
 
@@ -30,7 +30,7 @@ class Listed(NamedTuple):
     after: State
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Restamp:
     """A complete file whose record has a newer `updated_at`: so must its time on disk."""
 
@@ -39,7 +39,7 @@ class Restamp:
     after: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Absorbed:
     """One page after it was absorbed; `queued` files got a ticket."""
 
@@ -53,7 +53,7 @@ class Absorbed:
         return sum(1 for one in self.listed if one.before is None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Intake:
     """How a listing turns into work: the filters, and whether originals are wanted.
 

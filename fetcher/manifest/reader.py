@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from fetcher.errors import StorageError
+from fetcher.frozen import frozen
 from fetcher.manifest import schema
 from fetcher.manifest.rows import (
     ENTRY_COLUMNS,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _LAST_CHARACTER = "\U0010ffff"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Selection:
     """Which rows to read; the defaults select every file of every job.
 
@@ -70,7 +71,7 @@ class Selection:
         return " AND ".join(parts), values
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StateTally:
     """How many files of one variant are in one state, and the bytes of those stored."""
 
@@ -80,7 +81,7 @@ class StateTally:
     bytes_stored: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rejected:
     """A job that the service failed; how many share its reason, and their audio in seconds."""
 

@@ -8,11 +8,11 @@ and `take` hands out tickets in order, so a crash loses nothing that was queued.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fetcher.core.plan import TODO, Known
+from fetcher.frozen import frozen
 from fetcher.manifest import schema
 from fetcher.manifest.claims import assign
 from fetcher.manifest.listing import Absorbed, Intake, Listed, PageChanges, Restamp, distinct
@@ -61,7 +61,7 @@ _UPDATE = f"UPDATE entry SET ({JOB_COLUMNS}) = ({_JOB_SLOTS}), state = ?, ticket
 _NO_RECORDS: Mapping[JobId, bytes] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """A file that is in place and durable, to be recorded as complete."""
 

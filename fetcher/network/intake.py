@@ -18,6 +18,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fetcher.errors import ConnectionFailedError, ShortBodyError, TransferError
+from fetcher.memory import aligned
 
 if TYPE_CHECKING:
     import aiohttp
@@ -31,7 +32,8 @@ _INNER_NAMES = ("_drop_timeout", "_reading_paused", "connection_lost", "transpor
 class Memory:
     """Buffers of 1 MiB for all intakes of a host session.
 
-    Fresh memory costs 100 us a megabyte in page faults. Each intake has one buffer in any
+    Fresh memory costs 100 us a megabyte in page faults; it is such that a disk can take it
+    as it is. Each intake has one buffer in any
     case; a second one, which lets it receive while the first is being stored, only while
     `_MOST_BUFFERS` are not in use.
     """
@@ -43,7 +45,7 @@ class Memory:
     def take(self) -> memoryview:
         """Return a buffer."""
         self._used += 1
-        return self._free.pop() if self._free else memoryview(bytearray(BUFFER_BYTES))
+        return self._free.pop() if self._free else aligned(BUFFER_BYTES)
 
     def take_second(self) -> memoryview | None:
         """Return a buffer if there are enough for everybody."""
@@ -123,7 +125,7 @@ class Intake(asyncio.BufferedProtocol):
             self._take_back()
             await self._until(min(max_bytes, BUFFER_BYTES))
             if self._filled:
-                self._hand_out()
+                self._hand_out(max_bytes)
             elif self._broken is not None:
                 raise self._broken
         piece, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
@@ -222,13 +224,20 @@ class Intake(asyncio.BufferedProtocol):
             self._memory.give(self._handed)
         self._handed = None
 
-    def _hand_out(self) -> None:
-        """Hand the filled memory out and receive into other memory."""
+    def _hand_out(self, max_bytes: int) -> None:
+        """Hand the filled memory out and receive into other memory.
+
+        What was not asked for moves there, so that the next piece begins where a buffer does.
+        """
         assert self._filling is not None
-        self._handed = self._filling
-        self._unread = self._handed[: self._filled]
+        self._handed, filled = self._filling, self._filled
         self._filled = 0
         self._filling = self._memory.take_second() if self._more_to_come() else None
+        if self._filling is not None and filled > max_bytes:
+            self._filled = filled - max_bytes
+            self._filling[: self._filled] = self._handed[max_bytes:filled]
+            filled = max_bytes
+        self._unread = self._handed[:filled]
         if self._filling is not None:
             self._resume()
         elif self._more_to_come():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from fetcher.core.extensions import (
 )
 from fetcher.core.names import path_key
 from fetcher.core.sniff import PEEK_BYTES
+from fetcher.frozen import frozen
 from fetcher.manifest.reader import Selection
 from fetcher.models import State
 
@@ -47,7 +47,7 @@ class Kind(StrEnum):
     MOVED = "moved"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One file. `is_whole`: it gets the whole id, since the path with the short one is taken."""
 

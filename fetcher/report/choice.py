@@ -10,11 +10,11 @@ import codecs
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Literal, Self, TextIO
 
+from fetcher.frozen import frozen
 from fetcher.report.jsonl import JsonLines
 from fetcher.report.lines import LogFile, LogLines, PlanLines, StrayRecords, Style
 from fetcher.report.outlet import OnLost, Outlet
@@ -40,7 +40,7 @@ Clock = Callable[[], float]  # monotonic seconds
 Say = Callable[[int, str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wishes:
     """The options of contract 2 that say what is to be seen. `verbose` counts the `-v`."""
 
@@ -53,7 +53,7 @@ class Wishes:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Console:
     """The streams of the process and what they are. A stream is None when it is closed.
 

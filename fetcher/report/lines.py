@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fetcher.events import Event, Notice, Planned
+from fetcher.frozen import frozen
 from fetcher.report.jsonl import dumps, timestamp, utc_now
 from fetcher.report.rows import left_words
 from fetcher.report.units import human_bytes, human_count, human_rate
@@ -29,7 +29,7 @@ SUMMARY_EVERY_S = 60.0
 COMING = frozenset({"download", "resume", "adopt"})  # the actions that bring a file home
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Style:
     """How log lines look.
 

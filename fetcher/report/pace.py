@@ -27,6 +27,7 @@ from fetcher.events import (
     RunStarted,
     VerifyProgress,
 )
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +91,7 @@ class Flight:
         return min(1.0, self.bytes_done / self.bytes_total) if self.bytes_total else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """Where the run stands at one moment.
 

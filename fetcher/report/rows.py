@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fetcher.core.text import fit, isolate, printable, width
+from fetcher.frozen import frozen
 from fetcher.report.units import human_bytes, human_clock, human_count, human_rate
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FIGURES = 38  # columns of the richest figures, so that meters end under one ano
 GAP = 2
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Canvas:
     """What rows are drawn on. `encoding`: what of it the terminal can show."""
 
@@ -38,7 +38,7 @@ class Canvas:
     meter: Meter
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Processing:
     """A job that the service is working on; `pct` is None until it says something."""
 
@@ -47,7 +47,7 @@ class Processing:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Label:
     """What stands at the left of a row; `is_whole`: never cut to make room for figures."""
 
@@ -55,7 +55,7 @@ class Label:
     is_whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gauge:
     """What a row's meter shows."""
 

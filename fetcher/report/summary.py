@@ -23,6 +23,7 @@ from fetcher.events import (
     Totals,
     fold,
 )
+from fetcher.frozen import frozen
 from fetcher.report.units import human_bytes, human_count, human_duration, human_rate
 from fetcher.report.words import Quote, account, named, plain
 
@@ -31,7 +32,7 @@ SHOWN_FAILURES = 10  # on the screen
 DEFAULT_DEST = "downloads"  # contract 2; the command that is offered leaves it out
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """A file that was given up in this run."""
 
@@ -40,7 +41,7 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tally:
     """What a summary is made of. `account` is None until the run has ended."""
 

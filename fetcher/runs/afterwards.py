@@ -7,8 +7,9 @@ not even imported.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fetcher.runs.ping import Ping
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Afterwards:
     """What is to be told of files and of the run; None where nobody asked."""
 

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiofiles
@@ -22,6 +21,7 @@ from fetcher.errors import FetcherError
 from fetcher.events import Notice
 from fetcher.files.parts import open_anew, part_key
 from fetcher.files.places import TakenError
+from fetcher.frozen import frozen
 from fetcher.runs.records import brought_up, encoded, record_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ SUFFIX = ".json"
 _LARGEST_BYTES = 1 << 20  # no record is larger; what is, is something else
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Text:
     """A record as it is written; `is_sent`: as the API sent it, not put together by us."""
 

@@ -6,11 +6,11 @@ import contextlib
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fetcher.errors import StorageError
 from fetcher.files.locks import held
+from fetcher.frozen import frozen
 from fetcher.manifest import schema
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _IMPOSSIBLE_NAME = "x" * 4090  # no file system takes more than 4,032 bytes (Rei
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Destination:
     """DIR and the folder with the manifest, both absolute.
 

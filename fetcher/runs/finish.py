@@ -26,6 +26,7 @@ from fetcher.files.parts import Part
 from fetcher.files.places import TakenError, mtime_ns
 from fetcher.files.sealing import Sealable, seal
 from fetcher.files.space import FullError
+from fetcher.frozen import frozen
 from fetcher.manifest.store import Store, Stored
 from fetcher.runs.look import Adoptable
 from fetcher.threads import run
@@ -48,7 +49,7 @@ GROUP_FILES = 64
 _TAKEN = "another file stands at its path, and at the path with the whole id as well"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ready:
     """A file to be put in place, or one that is in place already and only to be recorded."""
 
@@ -59,7 +60,7 @@ class Ready:
     attempts: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """A recorded file, for hooks."""
 

@@ -7,11 +7,13 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import aiofiles
 import aiofiles.os
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +24,7 @@ EVERY_S = 10.0
 _MICROSECONDS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sign:
     """What a monitor is told; times are ISO 8601 UTC, None where there was none yet."""
 

@@ -11,7 +11,6 @@ import asyncio
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +19,7 @@ from fetcher.configuration.values import show_time
 from fetcher.core.extensions import KNOWN_EXTENSIONS
 from fetcher.core.names import short_id, stem
 from fetcher.events import ExecFailed, Notice
+from fetcher.frozen import frozen
 from fetcher.runs.process import Bounds, Command, Ended, carry_out
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _OF_THE_KEY = frozenset(
 _LEAST_KEY_CHARACTERS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """How much of the machine commands may take.
 

@@ -15,6 +15,7 @@ from fetcher.core.sse import Done, Errored, Processing
 from fetcher.core.wire import usable_url
 from fetcher.errors import FetcherError
 from fetcher.events import JobProgress, JobSettled
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -53,7 +54,7 @@ class _Stream:
     task: asyncio.Task[None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Pause:
     """How long a job is left alone after its stream ended, and until when."""
 

@@ -19,6 +19,7 @@ from fetcher.core.sniff import PEEK_BYTES
 from fetcher.errors import PlaceError
 from fetcher.files.parts import Parts, part_key
 from fetcher.files.places import Places, digest_file, mtime_ns
+from fetcher.frozen import frozen
 from fetcher.transfers.durations import duration_s, misfit
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _MARK_NS = 1_000  # what the API's times are exact to
 _CLOCK_NS = 100  # the finest clock that is no proof: such as of a share of Windows
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Adoptable:
     """A complete file in place: its relative path, SHA-256 (hex) and length in bytes."""
 

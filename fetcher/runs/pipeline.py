@@ -17,6 +17,7 @@ from fetcher.core.names import path_key
 from fetcher.core.plan import Action, Local, decide
 from fetcher.events import DownloadFailed, DownloadFiltered
 from fetcher.files.parts import part_key
+from fetcher.frozen import frozen
 from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
 from fetcher.runs.finish import Finisher, Ready
@@ -76,7 +77,7 @@ class Budget:
             self._changed.notify_all()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Task:
     """One file for a worker."""
 

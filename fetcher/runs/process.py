@@ -12,8 +12,9 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
+
+from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ _REAPED_WITHIN_S = 1.0  # of SIGKILL, which nothing can refuse
 _running: set[int] = set()  # groups; of the process, like the children that they are
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """What is started: its words and its whole environment, as the system takes them."""
 
@@ -39,7 +40,7 @@ class Command:
     environment: Mapping[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bounds:
     """How long a command may take.
 
@@ -50,7 +51,7 @@ class Bounds:
     cut: asyncio.Event
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended:
     """How a command ended.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fetcher.memory import ALIGNMENT_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK_BYTES = 1 << 20  # a hop to a thread costs 125 us: worth it once a megabyte
-_FIRST_BYTES = 256 << 10  # a small file in one piece
 _FIRST_OF_LARGE_BYTES = 64 << 10  # a slow line shows itself early, where that counts
 _LARGE_BYTES = 4 << 20
 _LEAST_BYTES = 64 << 10
@@ -25,7 +26,7 @@ class Pace:
         self._clock = clock
         self._asked_at_s = clock()
         is_large = total_bytes is not None and total_bytes >= _LARGE_BYTES
-        self.chunk_bytes = _FIRST_OF_LARGE_BYTES if is_large else _FIRST_BYTES
+        self.chunk_bytes = _FIRST_OF_LARGE_BYTES if is_large else CHUNK_BYTES
 
     def took(self, count: int) -> None:
         """Note that a piece of `count` bytes came since the piece before."""
@@ -33,4 +34,5 @@ class Pace:
         rate_bytes_s = count / max(now_s - self._asked_at_s, 1e-6)
         self._asked_at_s = now_s
         worth = int(rate_bytes_s * _WORTH_S)
-        self.chunk_bytes = max(_LEAST_BYTES, min(worth, 4 * self.chunk_bytes, CHUNK_BYTES))
+        whole_pages = worth - worth % ALIGNMENT_BYTES
+        self.chunk_bytes = max(_LEAST_BYTES, min(whole_pages, 4 * self.chunk_bytes, CHUNK_BYTES))

@@ -16,6 +16,7 @@ from fetcher.core.ranges import Append, Whole
 from fetcher.core.sniff import PEEK_BYTES, foreign_page
 from fetcher.errors import ContentError, ShortBodyError, TransferError
 from fetcher.files.parts import Version
+from fetcher.memory import ALIGNMENT_BYTES
 from fetcher.threads import run
 from fetcher.transfers.pieces import Pace
 from fetcher.transfers.proving import DamagedError, prove_held, prove_small
@@ -109,7 +110,7 @@ class _Receiver:
         self.came_before = verdict.start if isinstance(verdict, Append) else 0
         self.end = verdict.end if isinstance(verdict, Append) else verdict.total
         self.stop = self.end
-        self.began_s = self.kit.clock()
+        self.waited_s = 0.0  # for bytes: what storing takes says nothing of the line
         self.said: Announced = announced(body.head, whole=isinstance(verdict, Whole))
         partial = self.said.part + self.said.either
         self.digester = Digester(algorithms(partial)) if partial else None
@@ -194,8 +195,7 @@ class _Receiver:
         """Let other lines help where this one is slow; return whether it has met the next."""
         if self.stop is None or self.end is None:
             return False
-        elapsed_s = max(self.kit.clock() - self.began_s, 1e-6)
-        rate_bytes_s = (part.bytes_written - self.came_before) / elapsed_s
+        rate_bytes_s = (part.bytes_written - self.came_before) / max(self.waited_s, 1e-6)
         self.stop = self.splitter.consider(self.stop, rate_bytes_s)
         return part.bytes_written >= self.stop < self.end
 
@@ -220,7 +220,11 @@ class _Receiver:
         if len(self.file.first_bytes) < PEEK_BYTES:
             missing = PEEK_BYTES - len(self.file.first_bytes)
             self.file.first_bytes += bytes(data[:missing])
-        self.kit.space.promise(self.file.key, max(0, (self.end or 0) - self.file.bytes_done))
+        if self.end is None:
+            self.kit.space.promise(self.file.key, 0)
+        else:
+            left = max(0, self.end - self.file.bytes_done)
+            self.kit.space.wrote(self.file.key, len(data), left)
 
     async def _pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         """Yield the body, decoded where it must be, no faster than the limit allows."""
@@ -229,7 +233,7 @@ class _Receiver:
         decoder = Decoder(encoding) if encoding else None
         pace = Pace(self.kit.clock, self.verdict.total)
         at = self.came_before
-        while data := await self.body.chunk(limiter.slice_bytes(self._most(pace, at))):
+        while data := await self._chunk(limiter.slice_bytes(self._most(pace, at))):
             pace.took(len(data))
             at += len(data)
             self.file.fetched(len(data))
@@ -242,10 +246,21 @@ class _Receiver:
         if decoder is not None:
             decoder.finish()
 
+    async def _chunk(self, most_bytes: int) -> bytes | memoryview:
+        asked_at_s = self.kit.clock()
+        try:
+            return await self.body.chunk(most_bytes)
+        finally:
+            self.waited_s += self.kit.clock() - asked_at_s
+
     def _most(self, pace: Pace, at: int) -> int:
-        """Return what to wait for at once: no more than up to where another line has begun."""
+        """Return what to wait for at once: no more than up to where another line has begun.
+
+        Up to the end of a page where that can be, for what follows can be written directly.
+        """
         left = 0 if self.stop is None else self.stop - at
-        return min(pace.chunk_bytes, left) if left > 0 else pace.chunk_bytes
+        most = pace.chunk_bytes - at % ALIGNMENT_BYTES
+        return min(most, left) if left > 0 else most
 
     def _refuse_size(self, size_bytes: int | None) -> None:
         reason = self.kit.rules.refuse_size(size_bytes)

@@ -22,6 +22,7 @@ from fetcher.core.proof import Digester, algorithms, announced, settle
 from fetcher.core.ranges import Append, Want, judge, request_headers, resumable
 from fetcher.core.retry import PRESSED, retry_after_s
 from fetcher.errors import TransferError
+from fetcher.memory import ALIGNMENT_BYTES, aligned
 from fetcher.network.gates import Visit
 from fetcher.threads import run
 from fetcher.transfers.pieces import CHUNK_BYTES, Pace
@@ -283,11 +284,14 @@ def _take_over(part: Part, stretch: Stretch) -> bool:
 
     A few megabytes at a time, since a stop waits for that.
     """
-    with stretch.part.path.open("rb") as data:
+    memory = aligned(CHUNK_BYTES)
+    with stretch.part.path.open("rb", buffering=0) as data:
         data.seek(part.bytes_written - stretch.start)
         for _ in range(_JOINED_AT_ONCE):
-            block = data.read(min(max(0, stretch.at - part.bytes_written), CHUNK_BYTES))
-            if not block:
+            to_page_end = CHUNK_BYTES - part.bytes_written % ALIGNMENT_BYTES
+            most = min(max(0, stretch.at - part.bytes_written), to_page_end)
+            count = data.readinto(memory[:most])
+            if not count:
                 return False
-            part.append(block)
+            part.append(memory[:count])
     return True

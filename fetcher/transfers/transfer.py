@@ -36,6 +36,7 @@ from fetcher.errors import (
     bare_url,
 )
 from fetcher.events import DownloadCancelled, DownloadRetrying
+from fetcher.frozen import frozen
 from fetcher.network.gates import Visit
 from fetcher.threads import run
 from fetcher.transfers.durations import duration_s, misfit, wav_duration_s
@@ -96,7 +97,7 @@ class Fetched:
     suspect: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GivenUp:
     """Not fetched in this run; what is here of it stays."""
 
@@ -105,7 +106,7 @@ class GivenUp:
     bytes_done: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeftOut:
     """Larger than `--max-size`."""
 
