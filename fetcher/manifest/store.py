@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from fetcher.core.plan import TODO, Known
 from fetcher.frozen import frozen
-from fetcher.manifest import schema
+from fetcher.manifest import bulk, schema
 from fetcher.manifest.claims import assign
 from fetcher.manifest.listing import Absorbed, Intake, Listed, PageChanges, Restamp, distinct
 from fetcher.manifest.rows import (
@@ -34,15 +34,10 @@ if TYPE_CHECKING:
 
     from fetcher.models import Entry, Job
 
-T = TypeVar("T")
-
 # Left to itself, SQLite reads all rows of those states instead and sorts them.
 _TODO = "entry INDEXED BY entry_todo WHERE state IN ('queued', 'partial', 'failed')"
 _JOB_SLOTS = ", ".join("?" * (JOB_COLUMNS.count(",") + 1))
-_INSERT = (
-    f"INSERT INTO entry ({JOB_COLUMNS}, variant, state, ticket, seq) "
-    f"VALUES ({_JOB_SLOTS}, ?, ?, ?, ?)"
-)
+_INSERTED = (*JOB_COLUMNS.split(", "), "variant", "state", "ticket", "seq")
 _KEEP_RECORD = (
     "INSERT INTO record VALUES (?, ?) "
     "ON CONFLICT (id) DO UPDATE SET body = excluded.body WHERE body <> excluded.body"
@@ -53,7 +48,6 @@ _DROP_RECORD = (
     "(SELECT 1 FROM entry WHERE entry.id = record.id "
     "AND state IN ('waiting', 'queued', 'partial', 'failed'))"
 )
-_ROWS_AT_ONCE = 100  # of six values; SQLite binds up to 999 in its oldest builds
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _UPDATE = f"UPDATE entry SET ({JOB_COLUMNS}) = ({_JOB_SLOTS}), state = ?, ticket = ? WHERE seq = ?"
 
@@ -151,7 +145,7 @@ class Store:
         kept = {one: records[one] for one in page.to_come() if one in records} if records else {}
         if page.inserts or page.updates or page.newer or kept:
             with self._transaction() as db:
-                db.executemany(_INSERT, page.inserts)
+                bulk.insert(db, _INSERTED, page.inserts)
                 db.executemany(_UPDATE, page.updates)
                 if page.inserts:
                     db.executemany(_PUT, facts_if_new.items())
@@ -313,9 +307,9 @@ class Store:
             given, taken = assign(wanted, owners)
             # One statement, unless a path goes from row to row: then their order counts.
             is_swap = any(key in owners for _, key, _ in taken)
-            for some in [[one] for one in taken] if is_swap else _portions(taken):
+            for some in [[one] for one in taken] if is_swap else [taken]:
                 # A length says that what stands at this very path was ours.
-                _update_from(
+                bulk.update_from(
                     db,
                     "bytes_stored = CASE entry.path WHEN new.path THEN entry.bytes_stored END, "
                     "path = new.path, path_key = new.path_key",
@@ -351,26 +345,25 @@ class Store:
     def complete(self, batch: Sequence[Stored]) -> None:
         """Record files that are in place; their links are forgotten."""
         with self._transaction() as db:
-            for some in _portions(batch):
-                _update_from(
-                    db,
-                    "state = 'complete', path = new.path, path_key = new.path_key, "
-                    "bytes_stored = new.bytes, bytes_total = new.bytes, sha256 = new.sha256, "
-                    "completed_us = new.completed_us, last_error = NULL, audio_url = NULL, "
-                    "original_audio_url = NULL",
-                    ("path", "path_key", "bytes", "sha256", "completed_us", "seq"),
-                    [
-                        (
-                            one.path,
-                            one.path_key,
-                            one.bytes_stored,
-                            one.sha256,
-                            to_us(one.completed_at),
-                            one.seq,
-                        )
-                        for one in some
-                    ],
-                )
+            bulk.update_from(
+                db,
+                "state = 'complete', path = new.path, path_key = new.path_key, "
+                "bytes_stored = new.bytes, bytes_total = new.bytes, sha256 = new.sha256, "
+                "completed_us = new.completed_us, last_error = NULL, audio_url = NULL, "
+                "original_audio_url = NULL",
+                ("path", "path_key", "bytes", "sha256", "completed_us", "seq"),
+                [
+                    (
+                        one.path,
+                        one.path_key,
+                        one.bytes_stored,
+                        one.sha256,
+                        to_us(one.completed_at),
+                        one.seq,
+                    )
+                    for one in batch
+                ],
+            )
             self._drop_records(one.seq for one in batch)
 
     def fail(self, seq: int, reason: str, attempts: int) -> None:
@@ -385,9 +378,7 @@ class Store:
     def set_state(self, seqs: Sequence[int], state: State) -> None:
         """Record a state that has no other facts."""
         with self._transaction() as db:
-            db.executemany(
-                "UPDATE entry SET state = ? WHERE seq = ?", [(str(state), seq) for seq in seqs]
-            )
+            bulk.set_state(db, str(state), seqs)
             self._drop_records(seqs)
 
     def set_total(self, seq: int, bytes_total: int | None, state: State) -> None:
@@ -437,28 +428,6 @@ class Store:
             if state is None:
                 return int(self._db.execute(sql).fetchone()[0])
             return int(self._db.execute(f"{sql} AND state = ?", (str(state),)).fetchone()[0])
-
-
-def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        yield rows[start : start + _ROWS_AT_ONCE]
-
-
-def _update_from(
-    db: sqlite3.Connection, changes: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
-    """Change many rows of `entry` by one statement, from values that it calls `new`.
-
-    SQLite lets go of Python's lock at every row of `executemany`, and waits for it again
-    while the event loop is busy: 0.3 ms a row.
-    """
-    slots = ", ".join([f"({', '.join('?' * len(columns))})"] * len(rows))
-    names = ", ".join(f"column{n} AS {name}" for n, name in enumerate(columns, start=1))
-    db.execute(
-        f"UPDATE entry SET {changes} FROM (SELECT {names} FROM (VALUES {slots})) AS new "
-        "WHERE entry.seq = new.seq",
-        [value for row in rows for value in row],
-    )
 
 
 def _restamp(db: sqlite3.Connection, known: Known, updated_at: datetime) -> Restamp | None:
