@@ -9,6 +9,7 @@ import json
 import os
 import random
 import ssl
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -585,6 +586,37 @@ def tls() -> ssl.SSLContext:
     return context
 
 
+IMPORTED = """
+import os, ssl, sys
+loaded = []
+real = ssl.SSLContext.set_default_verify_paths
+def spy(self):
+    loaded.append(os.environ.get("SSL_CERT_FILE"))
+    return real(self)
+ssl.SSLContext.set_default_verify_paths = spy
+from fetcher.network.certificates import import_without, trusted
+import_without()
+assert set(loaded) <= {os.devnull}, loaded
+assert os.environ.get("SSL_CERT_FILE") == (sys.argv[1] or None)
+assert "aiohttp" in sys.modules
+assert trusted() is trusted()
+assert trusted().verify_mode == ssl.CERT_REQUIRED and trusted().check_hostname
+print(len(trusted().get_ca_certs()))
+"""
+
+
+@pytest.mark.parametrize("where", ["", str(TLS / "ca.pem")])
+def test_certificates_are_loaded_when_they_are_needed(where: str) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, where],
+        env=env | ({"SSL_CERT_FILE": where} if where else {}),
+        capture_output=True,
+        check=True,
+    )
+    assert not where or done.stdout.strip() == b"1"
+
+
 async def test_an_untrusted_certificate_fails_for_good(tls: ssl.SSLContext) -> None:
     async with RawServer(always(answer(PAGE)), tls) as server:
         async with Host() as host, Api(server.origin, lambda: KEY) as api:
@@ -599,6 +631,9 @@ async def test_an_untrusted_certificate_fails_for_good(tls: ssl.SSLContext) -> N
 
 TRUSTING = """
 import asyncio, hashlib, sys
+from fetcher.network.certificates import import_without
+if "put off" in sys.argv:
+    import_without()
 from fetcher.network.client import Host
 from fetcher.errors import ConnectionFailedError
 
@@ -626,8 +661,9 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-async def test_tls_with_an_authority_of_the_environment(tls: ssl.SSLContext) -> None:
-    """SSL_CERT_FILE is read when a process starts, so this needs one of its own."""
+@pytest.mark.parametrize("how", ["put off", "as aiohttp does"])
+async def test_tls_with_an_authority_of_the_environment(how: str, tls: ssl.SSLContext) -> None:
+    """SSL_CERT_FILE is read once in a process, so this needs one of its own."""
     large = random.Random(5).randbytes(5_000_000)
 
     async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -642,7 +678,7 @@ async def test_tls_with_an_authority_of_the_environment(tls: ssl.SSLContext) -> 
 
     async with RawServer(reply, tls) as server:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-c", TRUSTING, server.origin),
+            *(sys.executable, "-W", "error", "-c", TRUSTING, server.origin, how),
             env={**os.environ, "SSL_CERT_FILE": str(TLS / "ca.pem")},
             stdout=asyncio.subprocess.PIPE,
         )

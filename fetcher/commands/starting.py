@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 def start(args: Namespace, env: Environment, choose: Callable[[Fetcher], Runner]) -> int:
     """Carry out the run that `choose` names, or its dry run; return the exit status."""
     settings, found = env.load(args)
+    from fetcher.network.certificates import import_without  # noqa: PLC0415 - `--help` needs no ssl
+
+    import_without()
     from fetcher.engine import Fetcher  # noqa: PLC0415 - after the settings are known to be good
     from fetcher.foreground import conduct  # noqa: PLC0415 - as above
 

@@ -25,6 +25,9 @@ def run(args: Namespace, env: Environment) -> int:
     settings, found = env.load(args)
     destination_of(found)
     tell_notices(found, env)
+    from fetcher.network.certificates import import_without  # noqa: PLC0415 - as in `starting`
+
+    import_without()
     from fetcher.engine import Fetcher  # noqa: PLC0415 - after the settings are known to be good
     from fetcher.foreground import conduct  # noqa: PLC0415 - as above
     from fetcher.verify import verify  # noqa: PLC0415 - as above

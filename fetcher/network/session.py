@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from fetcher.errors import ConnectionFailedError
+from fetcher.network.certificates import trusted
 from fetcher.network.resolver import Resolver
 
 if TYPE_CHECKING:
@@ -71,12 +72,15 @@ class Session:
         """
         if self._session is None:
             raise RuntimeError("the session is used outside of its `async with`")
+        proxy = self._proxy(address)
+        is_encrypted = address.scheme == "https" or (proxy is not None and proxy.scheme == "https")
         try:
             return await self._session.get(
                 _url(address),
                 headers={**headers, **_basic(address)},
                 allow_redirects=False,
-                proxy=self._proxy(address),
+                proxy=proxy,
+                ssl=trusted() if is_encrypted else True,
                 timeout=self._usual if gap_s is None else self._timeout(gap_s),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
