@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _LEAST_STRETCH_BYTES = 1 << 20
 _LEAST_LEFT_S = 1.5  # a line that ends sooner is not worth another handshake
+_FAST_BYTES_S = 64 << 20  # of one line: more of them would wait for this machine
 _MOST_REFUSED = 3  # divisions whose every line was refused, before one line is to do
 _LEAST_SEEN_BYTES = 64 << 10  # before a line's speed is believed
 _JOINED_AT_ONCE = 8  # megabytes that a stretch gives to its file in one go
@@ -92,7 +93,7 @@ class Splitter:
             self._go_on()
             return stop
         left = stop - part.bytes_written
-        if part.bytes_written < _LEAST_SEEN_BYTES or left < _LEAST_LEFT_S * rate_bytes_s:
+        if part.bytes_written < _LEAST_SEEN_BYTES or _is_fast(rate_bytes_s, left):
             return stop
         count = min(self._lines.spare(), left // _LEAST_STRETCH_BYTES - 1)
         if count < 1:
@@ -244,6 +245,10 @@ class Splitter:
         stretch.part.close()
         file.stretches.remove(stretch)
         await run(file.kit.threads, file.kit.parts.discard, stretch.key)
+
+
+def _is_fast(rate_bytes_s: float, left_bytes: int) -> bool:
+    return rate_bytes_s >= _FAST_BYTES_S or left_bytes < _LEAST_LEFT_S * rate_bytes_s
 
 
 async def recover(file: Underway) -> None:
