@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from fetcher import __version__, signals
 from fetcher.commands import COMMANDS, Command, Environment
 from fetcher.configuration.kinds import Option, quoted
-from fetcher.configuration.options import BY_FIELD, OPTIONS, accepted_by
+from fetcher.configuration.options import BY_FIELD, OPTIONS, accepted_by, accepts
 from fetcher.configuration.values import is_utf8, nearest
 from fetcher.errors import FetcherError, StorageError, UsageError
 
@@ -165,7 +165,7 @@ def _unknown_option(word: str, command: Command | None) -> str:
 
 
 def _check_belongs(option: Option, command: Command | None) -> None:
-    if command is None or option in accepted_by(command.name, bare=command.bare):
+    if command is None or accepts(command.name, option, bare=command.bare):
         return
     if option.own:
         theirs = f"it belongs to `fetcher {option.commands[0]}`"

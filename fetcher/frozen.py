@@ -9,6 +9,7 @@ afterwards is what mypy checks.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 C = TypeVar("C")
@@ -30,8 +31,13 @@ def frozen(cls: type[C]) -> type[C]:
     return made
 
 
+@cache
+def _compared(cls: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(cls) if one.compare)
+
+
 def _values(value: Any) -> tuple[Any, ...]:
-    return tuple([getattr(value, one.name) for one in fields(value) if one.compare])
+    return tuple([getattr(value, name) for name in _compared(value.__class__)])
 
 
 def _equal(self: Any, other: object) -> bool:

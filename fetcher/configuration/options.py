@@ -291,13 +291,18 @@ BY_FIELD = {option.field: option for option in OPTIONS}
 BY_SHORT = {option.short: option for option in OPTIONS if option.short}
 
 
-def accepted_by(command: str, *, bare: bool = False) -> tuple[Option, ...]:
-    """Return the options that `command` takes.
+def accepts(command: str, option: Option, *, bare: bool = False) -> bool:
+    """Return whether `command` takes an option.
 
     Every command takes every option that is not another command's own, as the environment
     and the file set them for all alike; a `bare` command takes its own ones only.
     """
-    return tuple(o for o in OPTIONS if (command in o.commands if o.own else not bare))
+    return command in option.commands if option.own else not bare
+
+
+def accepted_by(command: str, *, bare: bool = False) -> tuple[Option, ...]:
+    """Return the options that `command` takes."""
+    return tuple(option for option in OPTIONS if accepts(command, option, bare=bare))
 
 
 def shown_by(command: str, *, bare: bool = False) -> tuple[Option, ...]:

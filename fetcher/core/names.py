@@ -13,7 +13,7 @@ from typing import Final
 from unicodedata import category, normalize
 
 from fetcher.core.extensions import KNOWN_EXTENSIONS
-from fetcher.core.text import BREAKS, INVISIBLE, UNPRINTABLE, clip_bytes
+from fetcher.core.text import INVISIBLE, INVISIBLES, LINE_BREAKS, UNPRINTABLE, clip_bytes
 
 LIMIT_BYTES: Final = 255
 """What a component may take in UTF-8: ext4, XFS and APFS; NTFS counts fewer units."""
@@ -25,11 +25,9 @@ _ID_LIMIT_BYTES: Final = 200
 _CHANGED_ID_LIMIT_BYTES: Final = 60
 _DIGEST_CHARACTERS: Final = 16
 
-_INVISIBLE = re.compile(f"[{INVISIBLE}]+")
-_BREAKS = re.compile(f"[{BREAKS}]+")
 # What Windows refuses in a name (learn.microsoft.com, "Naming Files, Paths, and
-# Namespaces"), both separators, and everything that cannot be shown.
-_FORBIDDEN = re.compile(f'[<>:"/\\\\|?*{UNPRINTABLE}]')
+# Namespaces"), both separators.
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 # Device names of Windows, with any extension and in any case; the superscript digits count
 # as digits (same page). CLOCK$, CONIN$ and CONOUT$ are of older releases.
 _RESERVED = re.compile(
@@ -42,7 +40,7 @@ _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,8}")
 _MEDIA = frozenset(KNOWN_EXTENSIONS)
 # HFS+ ignores joiners too when it compares names (TN1150).
 _JOINERS: Final = "\u200c\u200d"
-_IGNORED = re.compile(f"[{INVISIBLE}{_JOINERS}]+")
+_IGNORED: Final = f"[{INVISIBLE}{_JOINERS}]+"
 # Dots and every kind of space: Windows drops the ASCII ones at the end of a name.
 _TRAILING: Final = (
     ". \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -60,7 +58,8 @@ def clean(text: str) -> str:
     other invisible characters are removed.
     """
     if not text.isprintable():
-        text = _BREAKS.sub(" ", _INVISIBLE.sub("", text))
+        text = re.sub(LINE_BREAKS, " ", re.sub(INVISIBLES, "", text))
+        text = re.sub(f"[{UNPRINTABLE}]", "_", text)
     text = _FORBIDDEN.sub("_", text)
     return text if text.isascii() else normalize("NFC", text)
 
@@ -80,7 +79,7 @@ def scrub(text: str) -> str:
 def trim(text: str) -> str:
     """Return cleaned `text` without its trailing dots and spaces; empty if only joiners stay."""
     text = text.rstrip(_TRAILING)
-    return "" if _IGNORED.fullmatch(text) else text
+    return text if text.isascii() or not re.fullmatch(_IGNORED, text) else ""
 
 
 def bared(text: str) -> str:
@@ -126,7 +125,7 @@ def path_key(path: str) -> str:
     """
     if path.isascii():
         return path.lower()
-    return normalize("NFD", normalize("NFD", _IGNORED.sub("", path)).casefold())
+    return normalize("NFD", normalize("NFD", re.sub(_IGNORED, "", path)).casefold())
 
 
 def stem(file_name: str, audio_format: str = "") -> str:

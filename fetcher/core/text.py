@@ -28,12 +28,12 @@ UNPRINTABLE: Final = "\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef" + "".join(
     chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17)
 )
 
-_INVISIBLE = re.compile(f"[{INVISIBLE}]+")
-_BREAKS = re.compile(f"[{BREAKS}]+")
-_UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
+# Compiled when they are first needed, which in most runs is never.
+INVISIBLES: Final = f"[{INVISIBLE}]+"
+LINE_BREAKS: Final = f"[{BREAKS}]+"
 # Blocks with right-to-left letters: Hebrew to Arabic Extended-A, presentation forms, and
 # the right-to-left parts of plane 1 (DerivedBidiClass.txt, R and AL).
-_RIGHT_TO_LEFT = re.compile(
+_RIGHT_TO_LEFT: Final = (
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
 )
 _FIRST_STRONG_ISOLATE: Final = "\u2068"
@@ -51,8 +51,8 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    text = _BREAKS.sub(" ", _INVISIBLE.sub("", text))
-    return _UNPRINTABLE.sub("\ufffd", text)
+    text = re.sub(LINE_BREAKS, " ", re.sub(INVISIBLES, "", text))
+    return re.sub(f"[{UNPRINTABLE}]", "\ufffd", text)
 
 
 def isolate(text: str) -> str:
@@ -61,7 +61,7 @@ def isolate(text: str) -> str:
     Numbers and columns beside it then stay in place. `text` is `printable` and already
     cut by `fit`; text without such letters is returned as it is.
     """
-    if text.isascii() or _RIGHT_TO_LEFT.search(text) is None:
+    if text.isascii() or re.search(_RIGHT_TO_LEFT, text) is None:
         return text
     return f"{_FIRST_STRONG_ISOLATE}{text}{_POP_ISOLATE}"
 
