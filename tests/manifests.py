@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fetcher.cli import run
 from fetcher.commands import Environment
 from fetcher.core.filters import Rules
+from fetcher.manifest.files import Stored
 from fetcher.manifest.listing import Intake
-from fetcher.manifest.store import Store, Stored
+from fetcher.manifest.store import Store
 from fetcher.models import Job, JobId, State, Status, Variant
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from fetcher.core.account import Account, Class, Rows
 from fetcher.core.filters import Rules
 from fetcher.core.plan import Known
 from fetcher.manifest import schema
+from fetcher.manifest.files import Stored
 from fetcher.manifest.listing import Intake
-from fetcher.manifest.store import Store, Stored
+from fetcher.manifest.store import Store
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -15,9 +15,10 @@ import pytest
 from fetcher.core.filters import Rules
 from fetcher.errors import ManifestError
 from fetcher.manifest import schema
+from fetcher.manifest.files import Stored
 from fetcher.manifest.listing import Intake
 from fetcher.manifest.reader import Reader, Selection, StateTally
-from fetcher.manifest.store import Store, Stored
+from fetcher.manifest.store import Store
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
 
 if TYPE_CHECKING:

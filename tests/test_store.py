@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from fetcher.core.filters import Rules
 from fetcher.errors import StorageError
 from fetcher.manifest import schema
+from fetcher.manifest.files import Stored
 from fetcher.manifest.listing import Absorbed, Intake
 from fetcher.manifest.manifest import Manifest
-from fetcher.manifest.store import Store, Stored
+from fetcher.manifest.store import Store
 from fetcher.models import Job, JobId, State, Status, Variant
 
 if TYPE_CHECKING:

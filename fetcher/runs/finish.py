@@ -27,7 +27,8 @@ from fetcher.files.places import TakenError, mtime_ns
 from fetcher.files.sealing import Sealable, seal
 from fetcher.files.space import FullError
 from fetcher.frozen import frozen
-from fetcher.manifest.store import Store, Stored
+from fetcher.manifest.files import Stored
+from fetcher.manifest.store import Store
 from fetcher.runs.look import Adoptable
 from fetcher.threads import run
 from fetcher.transfers.transfer import Fetched
@@ -316,16 +317,7 @@ class Finisher:
         desk, entry = self._desk, one.entry
         await desk.manifest.do(Store.fail, entry.seq, reason, one.attempts)
         self._open.pop(entry.seq, None)
-        desk.account.ended(entry, Class.FAILED)
-        desk.sink(
-            DownloadFailed(
-                id=entry.job.id,
-                file_name=entry.job.file_name,
-                variant=entry.variant,
-                reason=reason,
-                attempts=one.attempts,
-            )
-        )
+        tell_failed(desk, entry, reason, one.attempts)
 
     def _abandon(self) -> None:
         """Tell that the files which are open will not be finished in this run."""
@@ -344,6 +336,20 @@ class Finisher:
                 )
             )
         self._open.clear()
+
+
+def tell_failed(desk: Desk, entry: Entry, reason: str, attempts: int) -> None:
+    """Count and tell a file that was given up."""
+    desk.account.ended(entry, Class.FAILED)
+    desk.sink(
+        DownloadFailed(
+            id=entry.job.id,
+            file_name=entry.job.file_name,
+            variant=entry.variant,
+            reason=reason,
+            attempts=attempts,
+        )
+    )
 
 
 def _note_sealed(one: Ready, sealable: Sealable) -> None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from fetcher.core.account import Account, Class
 from fetcher.core.names import path_key
 from fetcher.core.plan import Action, Local, decide
-from fetcher.events import DownloadFailed, DownloadFiltered
+from fetcher.events import DownloadFiltered
 from fetcher.files.parts import part_key
 from fetcher.frozen import frozen
 from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
-from fetcher.runs.finish import Finisher, Ready
+from fetcher.runs.finish import Finisher, Ready, tell_failed
 from fetcher.threads import run
 from fetcher.transfers.transfer import Fetched, GivenUp, LeftOut, Transfer
 
@@ -286,16 +286,7 @@ class Pipeline:
                 try:
                     await plant.manifest.do(Store.fail, entry.seq, reason, attempts)
                 finally:
-                    plant.account.ended(entry, Class.FAILED)
-                    plant.sink(
-                        DownloadFailed(
-                            id=job.id,
-                            file_name=job.file_name,
-                            variant=entry.variant,
-                            reason=reason,
-                            attempts=attempts,
-                        )
-                    )
+                    tell_failed(plant.desk, entry, reason, attempts)
             case LeftOut(reason=reason, bytes_total=total):
                 try:
                     await plant.manifest.do(Store.set_total, entry.seq, total, State.FILTERED)

@@ -1,0 +1,132 @@
+"""What becomes of single files: their paths, and how each of them ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fetcher.frozen import frozen
+from fetcher.manifest import bulk, schema
+from fetcher.manifest.claims import assign
+from fetcher.manifest.rows import to_us
+from fetcher.manifest.writing import Writing
+from fetcher.models import State, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+
+@frozen
+class Stored:
+    """A file that is in place and durable, to be recorded as complete."""
+
+    seq: int
+    path: str
+    path_key: str
+    bytes_stored: int
+    sha256: str
+    completed_at: datetime
+
+
+class Files(Writing):
+    """The part of the store that records paths and ends of files."""
+
+    def claim(self, wanted: Sequence[tuple[int, Sequence[tuple[str, str]]]]) -> list[str | None]:
+        """Give each file the first of its (path, key) candidates that is nobody else's.
+
+        `wanted` pairs a row with its candidates. None where every one belongs to another.
+        """
+        keys = {key for _, candidates in wanted for _, key in candidates}
+        with self._transaction() as db:
+            owners = schema.owners(db, list(keys))
+            given, taken = assign(wanted, owners)
+            # One statement, unless a path goes from row to row: then their order counts.
+            is_swap = any(key in owners for _, key, _ in taken)
+            for some in [[one] for one in taken] if is_swap else [taken]:
+                # A length says that what stands at this very path was ours.
+                bulk.update_from(
+                    db,
+                    "bytes_stored = CASE entry.path WHEN new.path THEN entry.bytes_stored END, "
+                    "path = new.path, path_key = new.path_key",
+                    ("path", "path_key", "seq"),
+                    some,
+                )
+        return given
+
+    def relocate(self, moved: Sequence[tuple[int, str, str]]) -> list[bool]:
+        """Record where complete files are now, as (row, path, key); return whether each was.
+
+        A path that belongs to another row is not given to a second one.
+        """
+        with self._transaction() as db:
+            return [
+                db.execute(
+                    "UPDATE OR IGNORE entry SET path = ?, path_key = ? "
+                    "WHERE seq = ? AND state = 'complete'",
+                    (path, key, seq),
+                ).rowcount
+                == 1
+                for seq, path, key in moved
+            ]
+
+    def forget_paths(self) -> None:
+        """Let the paths of unfinished files be decided anew (the template has changed)."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE entry SET path = NULL, path_key = NULL "
+                "WHERE path_key IS NOT NULL AND state <> 'complete' AND sha256 IS NULL"
+            )
+
+    def complete(self, batch: Sequence[Stored]) -> None:
+        """Record files that are in place; their links are forgotten."""
+        with self._transaction() as db:
+            bulk.update_from(
+                db,
+                "state = 'complete', path = new.path, path_key = new.path_key, "
+                "bytes_stored = new.bytes, bytes_total = new.bytes, sha256 = new.sha256, "
+                "completed_us = new.completed_us, last_error = NULL, audio_url = NULL, "
+                "original_audio_url = NULL",
+                ("path", "path_key", "bytes", "sha256", "completed_us", "seq"),
+                [
+                    (
+                        one.path,
+                        one.path_key,
+                        one.bytes_stored,
+                        one.sha256,
+                        to_us(one.completed_at),
+                        one.seq,
+                    )
+                    for one in batch
+                ],
+            )
+            self._drop_records(one.seq for one in batch)
+
+    def fail(self, seq: int, reason: str, attempts: int) -> None:
+        """Record that the file was given up for now."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE entry SET state = 'failed', last_error = ?, attempts = attempts + ? "
+                "WHERE seq = ?",
+                (reason, attempts, seq),
+            )
+
+    def set_state(self, seqs: Sequence[int], state: State) -> None:
+        """Record a state that has no other facts."""
+        with self._transaction() as db:
+            bulk.set_state(db, str(state), seqs)
+            self._drop_records(seqs)
+
+    def set_total(self, seq: int, bytes_total: int | None, state: State) -> None:
+        """Record the announced length of a file that is under way or left out."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE entry SET bytes_total = ?, state = ? WHERE seq = ?",
+                (bytes_total, str(state), seq),
+            )
+            self._drop_records([seq])
+
+    def set_url(self, seq: int, variant: Variant, url: str) -> None:
+        """Record a fresh link."""
+        column = "audio_url" if variant is Variant.DENOISED else "original_audio_url"
+        with self._transaction() as db:
+            db.execute(f"UPDATE entry SET {column} = ? WHERE seq = ?", (url, seq))
