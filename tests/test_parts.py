@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fetcher.core.proof import Digest
+from fetcher.core.proof import Digest, Digester
 from fetcher.errors import FetcherError, PlaceError, StorageError
 from fetcher.files.direct import Detour
-from fetcher.files.parts import SYNC_BYTES, Part, Parts, Version, part_key
+from fetcher.files.parts import SYNC_BYTES, Part, Parts, Version, Where, part_key
 from fetcher.models import JobId, Partial, Validator, Variant
 
 if TYPE_CHECKING:
@@ -420,8 +420,7 @@ def test_discarding_leaves_nothing_of_that_file_and_all_of_the_others(
 ) -> None:
     leave(parts, BODY)
     leave(parts, BODY, key="other")
-    _, stretch = parts.begin_stretch(KEY, 4000, VERSION)
-    stretch.close()
+    parts.begin_stretch(KEY, 4000, VERSION).close()
     for _ in range(times):
         parts.discard(KEY)
     assert {path.name for path in parts.folder.iterdir()} == {"other.part", "other.journal"}
@@ -462,33 +461,68 @@ def test_a_journal_is_not_written_through_a_link(parts: Parts, tmp_path: Path) -
 # ---- stretches ---------------------------------------------------------------------------
 
 
+def put_stretch(parts: Parts, start: int, size: int, key: str = KEY) -> None:
+    part = parts.begin_stretch(key, start, VERSION)
+    part.append(BODY[start : start + size])
+    part.close()
+
+
+def found_stretches(parts: Parts, key: str = KEY) -> list[tuple[int, int, Version]]:
+    found = parts.recover_stretches(key)
+    for _, part in found:
+        part.close()
+    return [(start, part.bytes_written, part.version) for start, part in found]
+
+
 def test_stretches_are_recovered_each_as_far_as_it_is_proven(parts: Parts) -> None:
     leave(parts, *thousand(2))
-    for start, size in ((4000, 1500), (8000, 500)):
-        key, part = parts.begin_stretch(KEY, start, VERSION)
-        part.append(BODY[start : start + size])
-        part.close()
-        if start == 8000:
-            parts.path(key).write_bytes(bytes(size))
-    (parts.folder / f"{KEY}@odd.part").write_bytes(b"x")
-    found = parts.recover_stretches(KEY)
-    for _, _, part in found:
-        part.close()
-    assert [(start, key, part.bytes_written) for start, key, part in found] == [
-        (4000, f"{KEY}@4000", 1500)
-    ]
-    assert found[0][2].version == Version(VERSION.validator, len(BODY), ())
-    assert recovered(parts) == 2000
+    put_stretch(parts, 4000, 1500)
+    put_stretch(parts, 8000, 500)
+    with parts.path(KEY).open("r+b") as data:
+        data.seek(8000)
+        data.write(bytes(500))
+    for name in ("odd", "-1", "9" * 30):
+        (parts.folder / f"{KEY}@{name}.journal").write_bytes(journal(parts).read_bytes())
+    expected = Version(VERSION.validator, len(BODY), ())
+    assert found_stretches(parts) == [(4000, 1500, expected)]
+    part = parts.recover(KEY)
+    assert part is not None
+    part.close()
+    assert part.bytes_written == 2000
+    assert found_stretches(parts) == [(4000, 1500, expected)]  # the part did not cut them off
+
+
+def test_stretches_are_counted_in_once_the_part_has_reached_them(parts: Parts) -> None:
+    part = parts.begin(KEY, VERSION)
+    part.append(BODY[:4000])
+    put_stretch(parts, 4000, 1500)
+    assert part.count_in(5500, 1000)
+    assert not part.count_in(5500, 1000)
+    assert not part.count_in(5500, 1000)
+    part.sync()
+    parts.forget_stretch(KEY, 4000)
+    part.append(BODY[5500:])
+    assert part.digester.mismatch((MD5,)) is None
+    part.close()
+    assert recovered(parts) == len(BODY)
+    assert found_stretches(parts) == []
+
+
+def test_holes_between_stretches_are_no_bytes_that_are_here(parts: Parts) -> None:
+    parts.begin(KEY, VERSION).close()
+    part = parts.begin_stretch(KEY, 100 << 20, VERSION)
+    part.append(BODY)
+    part.sync()
+    part.close()
+    assert len(BODY) <= parts.size(KEY) < 1 << 20
 
 
 def test_stretches_of_a_job_are_not_those_of_another_with_a_similar_name(parts: Parts) -> None:
-    _, part = parts.begin_stretch("ab.denoised", 10, VERSION)
-    part.append(b"x")
-    part.close()
+    put_stretch(parts, 10, 1, key="ab.denoised")
     assert parts.recover_stretches("b.denoised") == []
     assert parts.recover_stretches("[ab].denoised") == []
     parts.discard("b.denoised")
-    assert len(parts.recover_stretches("ab.denoised")) == 1
+    assert len(found_stretches(parts, "ab.denoised")) == 1
 
 
 def test_a_part_is_not_followed_through_a_link_that_appears_meanwhile(
@@ -499,5 +533,5 @@ def test_a_part_is_not_followed_through_a_link_that_appears_meanwhile(
     parts.path(KEY).rename(moved)
     parts.path(KEY).symlink_to(moved)
     with pytest.raises(PlaceError):
-        Part(parts.path(KEY), VERSION, parts.begin("x", VERSION).digester, 0, Detour())
+        Part(Where(parts.path(KEY), journal(parts)), VERSION, Digester(()), 0, Detour())
     assert moved.stat().st_size == 8000

@@ -92,19 +92,30 @@ def test_a_disk_that_others_fill_is_noticed_while_a_file_comes(
     tmp_path: Path, disk: list[int]
 ) -> None:
     now = [0.0]
+    disk[0] = 1 << 30
     space = Space(tmp_path, 1000, lambda: now[0])
     space.promise("a", 500_000)
     disk[0] = 300_000
-    space.wrote("a", 1000, 499_000)  # nobody has looked yet
+    space.wrote("a", 1000, 499_000)  # there was plenty: nobody looks
     now[0] = 0.3
     with pytest.raises(StorageError):
         space.wrote("a", 1000, 498_000)
-    disk[0] = DISK_BYTES
+    disk[0] = 1 << 30
     space.check()
     disk[0] = 300_000
     space.wrote("a", 1000, 497_000)
     with pytest.raises(StorageError):
         space.wrote("a", 16 << 20, 496_000)
+
+
+def test_where_room_is_scarce_every_write_is_followed_by_a_look(
+    tmp_path: Path, disk: list[int]
+) -> None:
+    space = Space(tmp_path, 1000, lambda: 0.0)
+    space.promise("a", 500_000)
+    disk[0] = 400_000
+    with pytest.raises(StorageError):
+        space.wrote("a", 1000, 499_000)
 
 
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:

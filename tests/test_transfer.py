@@ -25,11 +25,13 @@ from support import (
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted, DownloadStarted
 from fetcher.files.direct import Writer
+from fetcher.files.parts import Part
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
 from fetcher.transfers.underway import Underway
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
     from pathlib import Path
 
 SIZE = 900_000
@@ -434,37 +436,56 @@ async def test_a_file_whose_pieces_are_damaged_is_fetched_again_in_one(
 
 @pytest.mark.parametrize(
     ("damage", "change"),
-    [(None, False), (None, True), (flip_first_byte, False)],
+    [(False, False), (False, True), (True, False)],
     ids=["as they were", "of a changed file", "damaged"],
 )
 async def test_stretches_that_a_stop_left_are_gone_on_with_but_never_trusted_blindly(
-    damage: Callable[[Path, Path], None] | None, change: bool, tmp_path: Path, sim: Simulator
+    damage: bool, change: bool, tmp_path: Path, sim: Simulator
 ) -> None:
     job = sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
     fetcher = Fetcher(settings(sim.api_url, tmp_path, **LINES))
     stopping = asyncio.create_task(fetcher.run_backfill(lambda _: None))
-    await eventually(lambda: sum(p.stat().st_size for p in partials(tmp_path)) > 2_000_000)
+    await eventually(lambda: sum(held_bytes(tmp_path)) > 2_000_000)
     fetcher.stop.ask(143)
     first = await stopping
-    held = sum(path.stat().st_size for path in partials(tmp_path))
-    assert (first.exit_code, len(partials(tmp_path)) > 1) == (143, True)
-    if damage is not None:
-        for path in partials(tmp_path):
-            if path.stat().st_size:  # a line that has just begun may have brought nothing yet
-                damage(path, path.with_suffix(".journal"))
+    held = sum(held_bytes(tmp_path))
+    assert (first.exit_code, len(held_bytes(tmp_path)) > 1) == (143, True)
+    if damage:
+        [data] = (tmp_path / ".fetcher" / "partial").glob("*.part")
+        for start in stretch_starts(tmp_path):
+            flip(data, start + 100)
     if change:
         sim.change(job)
     sim.serve(job, Serving())
     second = await run(sim.api_url, tmp_path, **LINES)
     assert second.exit_code == 0
     check_mirror(sim, tmp_path)
-    if damage is None and not change:
+    if not damage and not change:
         assert second.final.bytes_fetched <= LARGE - held + (1 << 20)
 
 
-def partials(dest: Path) -> list[Path]:
-    """Return the data of all unfinished files."""
-    return sorted((dest / ".fetcher" / "partial").glob("*.part"))
+def journals(dest: Path) -> list[Path]:
+    """Return the journals of all lines of unfinished files."""
+    return sorted((dest / ".fetcher" / "partial").glob("*.journal"))
+
+
+def held_bytes(dest: Path) -> list[int]:
+    """Return how much each line has brought, as its journal says."""
+    lines = [path.read_bytes().splitlines()[-1] for path in journals(dest)]
+    return [int(line.split()[0]) for line in lines if line[:1].isdigit()]
+
+
+def stretch_starts(dest: Path) -> list[int]:
+    """Return where lines in the middle of the file began."""
+    return [int(path.stem.rpartition("@")[2]) for path in journals(dest) if "@" in path.stem]
+
+
+def flip(data: Path, offset: int) -> None:
+    with data.open("r+b") as file:
+        file.seek(offset)
+        [byte] = file.read(1) or b"\0"
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
 
 
 @pytest.mark.parametrize("size_bytes", [50_000, 400_000], ids=["small", "large"])
@@ -481,3 +502,47 @@ async def test_what_was_fetched_is_let_go_of_without_the_collector(
     finally:
         gc.enable()
     assert (ran.exit_code, left) == (0, [])
+
+
+@pytest.mark.parametrize("how", ["it stalls", "it breaks off"])
+async def test_what_came_is_made_durable_although_nothing_more_comes(
+    how: str, tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut during a long silence, or a long wait, costs what came since 5 s before."""
+    synced: list[int] = []
+    real = Part.checkpoint
+
+    def spy(self: Part, threads: Executor) -> None:
+        synced.append(self.bytes_written)
+        real(self, threads)
+
+    monkeypatch.setattr(Part, "checkpoint", spy)
+    monkeypatch.setattr("fetcher.transfers.receive.SYNC_AFTER_S", 0.2)
+    sim.add_job(size_bytes=2_000_000)
+    is_stall = how == "it stalls"
+    sim.faults.add(
+        Fault("audio", stall_after_bytes=CUT) if is_stall else Fault("audio", cut_after_bytes=CUT)
+    )
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, retry_delay=30, connections=1))
+    running = asyncio.create_task(fetcher.run_backfill(lambda _: None))
+    await eventually(lambda: bool(synced) and synced[-1] == CUT)
+    fetcher.stop.ask(143)
+    await running
+
+
+async def test_splitting_takes_no_more_room_than_the_file(tmp_path: Path, sim: Simulator) -> None:
+    """Stretches lie where they belong: nothing is ever on disk twice."""
+    sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    partial = tmp_path / ".fetcher" / "partial"
+    seen: list[int] = []
+
+    def watch() -> bool:
+        sizes = [path.lstat().st_blocks * 512 for path in partial.glob("*.part")]
+        seen.append(sum(sizes))
+        return task.done()
+
+    task = asyncio.create_task(run(sim.api_url, tmp_path, **LINES))
+    await eventually(watch)
+    assert (await task).exit_code == 0
+    check_mirror(sim, tmp_path)
+    assert LARGE / 2 < max(seen) < LARGE + (1 << 20)

@@ -101,7 +101,8 @@ def component(text: str, *, hidden: bool = False) -> str:
     if not name.isascii():
         name = normalize("NFC", name)
     if name[0] == "." and not hidden:
-        name = "_" + name.lstrip(".")
+        bare = name.lstrip(".")
+        name = f"_.{bare}" if f".{bare}" in _MEDIA else f"_{bare}"
     elif name[0] in "-~":
         name = "_" + name[1:]
     if _RESERVED.match(name) or is_state_folder(name):

@@ -42,6 +42,7 @@ _READ_BYTES = 1 << 20
 _SAFE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 _FORMAT = 1
+_JOURNAL = ".journal"
 _STRETCH_MARK = "@"  # in no key of a file
 _SHA256_HEX = 64
 
@@ -75,26 +76,40 @@ class Version:
     digests: tuple[Digest, ...] = ()
 
 
+@frozen
+class Where:
+    """Where bytes of an unfinished file lie: from `start` on in `data`, proven by `journal`."""
+
+    data: Path
+    journal: Path
+    start: int = 0
+
+
 class Part:
-    """One unfinished file, open for appending. Not thread-safe: one call at a time."""
+    """Bytes of one unfinished file from `start` on, open for appending. One call at a time.
+
+    Mostly all of it, from 0 on; a stretch ahead lies in the same data, and has a journal of
+    its own.
+    """
 
     def __init__(
-        self, path: Path, version: Version, digester: Digester, length: int, detour: Detour
+        self, where: Where, version: Version, digester: Digester, length: int, detour: Detour
     ) -> None:
-        self.path = path
+        self.path = where.data
         self.version = version
         self.digester = digester
         self.bytes_written = length
-        self._journal_path = _journal(path)
+        self._start = where.start
+        self._journal_path = where.journal
         self._synced_bytes = length
         self._synced_at_s = time.monotonic()
         self._log_fd = -1
+        begins_anew = not length and not where.start
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with explained(path):
-            self._fd = os.open(path, flags | (0 if length else os.O_TRUNC), 0o666)
+        with explained(self.path):
+            self._fd = os.open(self.path, flags | (os.O_TRUNC if begins_anew else 0), 0o666)
             try:
                 if length:
-                    os.ftruncate(self._fd, length)
                     self._begin_journal()
             except BaseException:
                 os.close(self._fd)
@@ -133,14 +148,26 @@ class Part:
         with explained(self.path):
             try:
                 while view:
-                    count = self._writer.write(view, self.bytes_written)
+                    count = self._writer.write(view, self._start + self.bytes_written)
                     self.digester.update(view[:count])
                     self.bytes_written += count
                     view = view[count:]
             finally:
                 self._note()
-        unsynced = self.bytes_written - self._synced_bytes
-        return unsynced >= SYNC_BYTES or time.monotonic() - self._synced_at_s >= SYNC_AFTER_S
+        is_much = self.unsynced_bytes >= SYNC_BYTES
+        return is_much or time.monotonic() - self._synced_at_s >= SYNC_AFTER_S
+
+    def count_in(self, end: int, most_bytes: int) -> bool:
+        """Count in what follows in the data up to `end`; return whether there is more of it.
+
+        It was written as a stretch. No more than `most_bytes` in one go.
+        """
+        with explained(self.path), self.path.open("rb") as data:
+            data.seek(self.bytes_written)
+            wanted = max(0, min(end - self.bytes_written, most_bytes))
+            self.bytes_written += wanted - _feed(data, self.digester, wanted)
+            self._note()
+        return self.bytes_written < end and wanted == most_bytes
 
     def checkpoint(self, threads: Executor) -> None:
         """Begin to make durable what is here, on a thread of its own, while more is appended.
@@ -151,6 +178,19 @@ class Part:
         fds = [os.dup(fd) for fd in (self._fd, self._log_fd) if fd >= 0]
         self._synced_bytes, self._synced_at_s = self.bytes_written, time.monotonic()
         threads.submit(_sync_and_close, fds)
+
+    def sync(self) -> None:
+        """Make durable what is here, journal included."""
+        with explained(self.path):
+            for fd in (self._fd, self._log_fd):
+                if fd >= 0:
+                    os.fdatasync(fd)
+        self._synced_bytes, self._synced_at_s = self.bytes_written, time.monotonic()
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """How much of what is here a power cut could still take."""
+        return self.bytes_written - self._synced_bytes
 
     def partial(self) -> Partial:
         """Return what is here as the value that the next request is made from."""
@@ -191,10 +231,6 @@ def _sync_and_close(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _journal(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".part") + ".journal")
-
-
 def _header(version: Version) -> bytes:
     said = {
         "format": _FORMAT,
@@ -222,11 +258,15 @@ class Parts:
         return self.folder / f"{key}.part"
 
     def size(self, key: str) -> int:
-        """Return the bytes on disk of that unfinished file, proven or not; 0 without one."""
+        """Return the bytes on disk of that unfinished file, proven or not; 0 without one.
+
+        Holes between stretches are no bytes.
+        """
         try:
-            return os.lstat(f"{self.folder}/{key}.part").st_size
+            found = os.lstat(f"{self.folder}/{key}.part")
         except OSError:
             return 0
+        return min(found.st_size, 512 * found.st_blocks or found.st_size)
 
     def is_empty(self) -> bool:
         """Return whether nothing at all lies in the folder; false where it cannot be read."""
@@ -239,54 +279,68 @@ class Parts:
     def begin(self, key: str, version: Version) -> Part:
         """Return an empty part for a body of that version; what was there is dropped."""
         need = [one.algorithm for one in version.digests]
-        return Part(self.path(key), version, Digester(need), 0, self._way(key))
+        return Part(self._where(key), version, Digester(need), 0, self._detour)
 
     def recover(self, key: str) -> Part | None:
         """Return the part as far as its journal proves it, None when nothing is proven."""
-        path = self.path(key)
+        part = self._recovered(self._where(key), self._detour)
+        if part is not None and not any(self._stretch_journals(key)):
+            with explained(part.path):
+                os.truncate(part.path, part.bytes_written)
+        return part
+
+    def begin_stretch(self, key: str, start: int, version: Version) -> Part:
+        """Return the empty part of the file's bytes from `start` on.
+
+        Its bytes go through the page cache: they are read again soon.
+        """
+        where = self._where(key, start)
+        return Part(where, replace(version, digests=()), Digester(()), 0, self._no_detour)
+
+    def recover_stretches(self, key: str) -> list[tuple[int, Part]]:
+        """Return (start, part) of every stretch of the file that a journal proves."""
+        found: list[tuple[int, Part]] = []
+        for journal in self._stretch_journals(key):
+            start = journal.name.removesuffix(_JOURNAL).rpartition(_STRETCH_MARK)[2]
+            if _LENGTH.fullmatch(start):
+                part = self._recovered(self._where(key, int(start)), self._no_detour)
+                if part is not None:
+                    found.append((int(start), part))
+        return found
+
+    def _where(self, key: str, start: int = 0) -> Where:
+        mark = f"{_STRETCH_MARK}{start}" if start else ""
+        return Where(self.path(key), self.folder / f"{key}{mark}{_JOURNAL}", start)
+
+    def _stretch_journals(self, key: str) -> Iterator[Path]:
+        return self.folder.glob(f"{glob.escape(key)}{_STRETCH_MARK}*{_JOURNAL}")
+
+    def _recovered(self, where: Where, detour: Detour) -> Part | None:
         try:
-            lines = _journal(path).read_bytes().split(b"\n")
+            lines = where.journal.read_bytes().split(b"\n")
             version = _parse_header(lines[0])
-            data = path.open("rb")
+            data = where.data.open("rb")
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         need = [one.algorithm for one in version.digests]
-        with data, explained(path):
-            proven = _prove(data, _checkpoints(lines[1:]), need)
+        with data, explained(where.data):
+            proven = _prove(data, where.start, _checkpoints(lines[1:]), need)
         if proven is None:
             return None
         length, digester = proven
-        return Part(path, version, digester, length, self._way(key))
+        return Part(where, version, digester, length, detour)
 
-    def _way(self, key: str) -> Detour:
-        """Return the way of its bytes to the disk: a stretch is read again soon."""
-        return self._no_detour if _STRETCH_MARK in key else self._detour
-
-    def begin_stretch(self, key: str, start: int, version: Version) -> tuple[str, Part]:
-        """Return the key and the empty part of the file's bytes from `start` on."""
-        stretch_key = f"{key}{_STRETCH_MARK}{start}"
-        return stretch_key, self.begin(stretch_key, replace(version, digests=()))
-
-    def recover_stretches(self, key: str) -> list[tuple[int, str, Part]]:
-        """Return (start, key, part) of every stretch of the file that a journal proves."""
-        found: list[tuple[int, str, Part]] = []
-        for path in self.folder.glob(f"{glob.escape(key)}{_STRETCH_MARK}*.part"):
-            stretch_key = path.name.removesuffix(".part")
-            start = stretch_key.rpartition(_STRETCH_MARK)[2]
-            part = self.recover(stretch_key) if start.isdigit() else None
-            if part is not None:
-                found.append((int(start), stretch_key, part))
-        return found
+    def forget_stretch(self, key: str, start: int) -> None:
+        """Remove the journal of a stretch; its bytes count as never written."""
+        journal = self._where(key, start).journal
+        with explained(journal):
+            journal.unlink(missing_ok=True)
 
     def discard(self, key: str) -> None:
         """Remove the unfinished file, its journal and its stretches, where they are."""
         path = self.path(key)
         with explained(path):
-            for leftover in (
-                *self.folder.glob(f"{glob.escape(key)}{_STRETCH_MARK}*"),
-                _journal(path),
-                path,
-            ):
+            for leftover in (*self._stretch_journals(key), self._where(key).journal, path):
                 leftover.unlink(missing_ok=True)
 
     def purge(self, *, keep: Iterable[str] = ()) -> None:
@@ -338,16 +392,17 @@ def _checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def _prove(
-    data: BinaryIO, checkpoints: Iterable[tuple[int, str]], need: list[str]
+    data: BinaryIO, start: int, checkpoints: Iterable[tuple[int, str]], need: list[str]
 ) -> tuple[int, Digester] | None:
-    """Return the longest prefix whose digest is right, with a digester that has eaten it."""
+    """Return how far the digests are right from `start` on, and a digester that has eaten it."""
     digester = Digester(need)
     proven = 0
+    data.seek(start)
     for length, sha256_hex in checkpoints:
         missing = _feed(data, digester, length - proven)
         if missing or digester.sha256_hex() != sha256_hex:
             digester = Digester(need)
-            data.seek(0)
+            data.seek(start)
             _feed(data, digester, proven)
             break
         proven = length

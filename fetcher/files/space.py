@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_BYTES = 16 << 20
 _LOOK_EVERY_S = 0.25
+_AMPLE_BYTES = 256 << 20  # with less room than that, every write is followed by a look
 
 
 def free_bytes(folder: Path) -> int:
@@ -40,6 +41,7 @@ class Space:
         self._promised: dict[object, int] = {}
         self._unseen_bytes = 0  # written since the last look at the disk
         self._looked_at_s = clock()
+        self._room_seen_bytes = 0
 
     def promise(self, holder: object, bytes_left: int) -> None:
         """Set aside what `holder` will still write; raises FullError where it cannot be had."""
@@ -50,12 +52,13 @@ class Space:
         """Note that of its promise `holder` has written so much, and what is left of it.
 
         What was promised was there: whether others have taken it meanwhile is looked at a few
-        times a second, or every 16 MiB. Raises FullError then.
+        times a second, or every 16 MiB, and always where room is scarce. Raises FullError then.
         """
         self._promised[holder] = bytes_left
         self._unseen_bytes += count_bytes
         is_overdue = self._clock() - self._looked_at_s >= _LOOK_EVERY_S
-        if is_overdue or self._unseen_bytes >= _LOOK_EVERY_BYTES:
+        is_scarce = self._room_seen_bytes < _AMPLE_BYTES
+        if is_overdue or is_scarce or self._unseen_bytes >= _LOOK_EVERY_BYTES:
             self.check()
 
     def release(self, holder: object) -> None:
@@ -66,7 +69,8 @@ class Space:
         """Raise FullError when `more_bytes` would fill the disk below the limit."""
         self._unseen_bytes, self._looked_at_s = 0, self._clock()
         free = free_bytes(self._folder)
-        if self._room(free) < more_bytes:
+        self._room_seen_bytes = self._room(free)
+        if self._room_seen_bytes < more_bytes:
             raise self._refusal(free)
 
     def admit(self, sizes: Iterable[int]) -> list[FullError | None]:

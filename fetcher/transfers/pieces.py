@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK_BYTES = 1 << 20  # a hop to a thread costs 125 us: worth it once a megabyte
+_FIRST_BYTES = 256 << 10  # most of a small file, and soon on disk where the line is slow
 _FIRST_OF_LARGE_BYTES = 64 << 10  # a slow line shows itself early, where that counts
 _LARGE_BYTES = 4 << 20
-_LEAST_BYTES = 64 << 10
+LEAST_BYTES = 64 << 10
 _WORTH_S = 0.2  # what is in memory when the process is killed is lost: so much time's worth
 
 
@@ -26,7 +27,7 @@ class Pace:
         self._clock = clock
         self._asked_at_s = clock()
         is_large = total_bytes is not None and total_bytes >= _LARGE_BYTES
-        self.chunk_bytes = _FIRST_OF_LARGE_BYTES if is_large else CHUNK_BYTES
+        self.chunk_bytes = _FIRST_OF_LARGE_BYTES if is_large else _FIRST_BYTES
 
     def took(self, count: int) -> None:
         """Note that a piece of `count` bytes came since the piece before."""
@@ -35,4 +36,4 @@ class Pace:
         self._asked_at_s = now_s
         worth = int(rate_bytes_s * _WORTH_S)
         whole_pages = worth - worth % ALIGNMENT_BYTES
-        self.chunk_bytes = max(_LEAST_BYTES, min(whole_pages, 4 * self.chunk_bytes, CHUNK_BYTES))
+        self.chunk_bytes = max(LEAST_BYTES, min(whole_pages, 4 * self.chunk_bytes, CHUNK_BYTES))

@@ -7,6 +7,7 @@ end. Knows nothing of retries, links or paths.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from fetcher.core.proof import Announced, Digester, algorithms, announced, settl
 from fetcher.core.ranges import Append, Whole
 from fetcher.core.sniff import PEEK_BYTES, foreign_page
 from fetcher.errors import ContentError, ShortBodyError, TransferError
-from fetcher.files.parts import Version
+from fetcher.files.parts import SYNC_AFTER_S, Version
 from fetcher.memory import ALIGNMENT_BYTES
 from fetcher.threads import run
 from fetcher.transfers.pieces import Pace
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 
         async def chunk(self, max_bytes: int = ...) -> bytes | memoryview:
             """Return the next bytes, b"" at the end; valid until the next call."""
+            ...
+
+        def close(self) -> None:
+            """Let go of the connection; may be called twice."""
             ...
 
     class Opens(Protocol):
@@ -141,7 +146,8 @@ class _Receiver:
             raise ContentError("the answer goes on where nothing is held")
         part.version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
         await self.file.peek()
-        self.kit.space.promise(self.file.key, verdict.end - verdict.start)
+        total = verdict.total or verdict.end
+        self.kit.space.promise(self.file.key, max(0, total - self.file.bytes_done))
         self.file.announce_start(verdict.total)
         if first:
             await self._store(first)
@@ -162,7 +168,7 @@ class _Receiver:
             file.content, file.first_bytes = bytes(first), peek
             return
         version = Version(verdict.validator, verdict.total, self.said.whole)
-        self.kit.space.promise(file.key, verdict.total or len(first))
+        self.kit.space.promise(file.key, verdict.total or 0)
         file.part_on_disk = True
         await run(self.kit.threads, self._begin_part, version, first)
         await self._note_stored()
@@ -180,14 +186,20 @@ class _Receiver:
         part = self.file.part
         if part is None:
             raise ContentError("there is no part to write to")
+        timer = _Timer(self.file.checkpoint)
         try:
             self._consider_splitting(part)
             async for data in pieces:
                 await self._store(data)
                 if self._consider_splitting(part):
+                    self.body.close()  # what comes over it from here on has come already
                     break
             await self.splitter.finished()
+        except BaseException:
+            self.file.checkpoint()  # nothing more may come for long
+            raise
         finally:
+            timer.cancel()
             await self.splitter.cancel()
         self._check_length(part.bytes_written)
 
@@ -213,18 +225,17 @@ class _Receiver:
             raise ContentError("there is no part to append to")
         if self.stop is not None and self.stop != self.end:
             data = data[: max(0, self.stop - part.bytes_written)]
+        space, key = self.kit.space, self.file.key
+        if self.end is None:
+            space.promise(key, len(data))
         if part.append(data):
             part.checkpoint(self.kit.fsync_threads)
+        space.wrote(key, len(data), max(0, (self.verdict.total or 0) - self.file.bytes_done))
         if self.digester is not None:
             self.digester.update(data)
         if len(self.file.first_bytes) < PEEK_BYTES:
             missing = PEEK_BYTES - len(self.file.first_bytes)
             self.file.first_bytes += bytes(data[:missing])
-        if self.end is None:
-            self.kit.space.promise(self.file.key, 0)
-        else:
-            left = max(0, self.end - self.file.bytes_done)
-            self.kit.space.wrote(self.file.key, len(data), left)
 
     async def _pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         """Yield the body, decoded where it must be, no faster than the limit allows."""
@@ -259,7 +270,7 @@ class _Receiver:
         Up to the end of a page where that can be, for what follows can be written directly.
         """
         left = 0 if self.stop is None else self.stop - at
-        most = pace.chunk_bytes - at % ALIGNMENT_BYTES
+        most = min(pace.chunk_bytes, self.splitter.most_bytes) - at % ALIGNMENT_BYTES
         return min(most, left) if left > 0 else most
 
     def _refuse_size(self, size_bytes: int | None) -> None:
@@ -288,3 +299,20 @@ class _Receiver:
         if self.stop is not None and self.stop < (self.verdict.total or self.stop):
             raise MoreToComeError("the file goes on where this line ended")
         await prove_held(self.file)
+
+
+class _Timer:
+    """Lets what has come be made durable every few seconds, also while nothing comes."""
+
+    def __init__(self, checkpoint: Callable[[], None]) -> None:
+        self._checkpoint = checkpoint
+        self._loop = asyncio.get_running_loop()
+        self._handle = self._loop.call_later(SYNC_AFTER_S, self._tick)
+
+    def cancel(self) -> None:
+        """End it."""
+        self._handle.cancel()
+
+    def _tick(self) -> None:
+        self._checkpoint()
+        self._handle = self._loop.call_later(SYNC_AFTER_S, self._tick)

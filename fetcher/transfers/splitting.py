@@ -1,13 +1,13 @@
 """A large file over several lines, where that pays: a slow line, and slots that are idle.
 
 The line that has brought the file so far keeps its beginning; what is left is divided into
-equal stretches, each fetched by a request of its own (Range, If-Range) into a part of its
-own, which survives a crash like any other. A stretch that fails costs nothing: the file's
-own line goes on from where it stopped, or does not even stop where no other line brought
-anything. A host that ignored a Range is not asked for another stretch of this file; one that
-answered 429 or 503 is held back like by any other request, and asked again later.
-Stretches that the file has reached are appended to it, which proves and hashes them as if they
-had come in order.
+equal stretches, each fetched by a request of its own (Range, If-Range) into its place in the
+same data, with a journal of its own, so that it survives a crash like any other part. A
+stretch that fails costs nothing: the file's own line goes on from where it stopped, or does
+not even stop where no other line brought anything. A host that ignored a Range is not asked
+for another stretch of this file; one that answered 429 or 503 is held back like by any other
+request, and asked again later. Stretches that the file has reached are read and counted in,
+which hashes them as if they had come in order.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from fetcher.core.proof import Digester, algorithms, announced, settle
 from fetcher.core.ranges import Append, Want, judge, request_headers, resumable
 from fetcher.core.retry import PRESSED, retry_after_s
 from fetcher.errors import TransferError
-from fetcher.memory import ALIGNMENT_BYTES, aligned
+from fetcher.memory import ALIGNMENT_BYTES
 from fetcher.network.gates import Visit
 from fetcher.threads import run
-from fetcher.transfers.pieces import CHUNK_BYTES, Pace
+from fetcher.transfers.pieces import CHUNK_BYTES, LEAST_BYTES, Pace
 from fetcher.transfers.underway import Stretch, Underway
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
 
-    from fetcher.files.parts import Part, Version
+    from fetcher.files.parts import Version
     from fetcher.network.gates import Gates
     from fetcher.transfers.receive import Arriving, Opens
     from fetcher.transfers.slots import Slots
@@ -41,7 +41,7 @@ _LEAST_LEFT_S = 1.5  # a line that ends sooner is not worth another handshake
 _FAST_BYTES_S = 64 << 20  # of one line: more of them would wait for this machine
 _MOST_REFUSED = 3  # divisions whose every line was refused, before one line is to do
 _LEAST_SEEN_BYTES = 64 << 10  # before a line's speed is believed
-_JOINED_AT_ONCE = 8  # megabytes that a stretch gives to its file in one go
+_JOINED_AT_ONCE_BYTES = 8 << 20
 
 
 @dataclass(slots=True)
@@ -77,6 +77,12 @@ class Splitter:
         self._refused_divisions = 0
         self._undivided: int | None = None  # where the own line would end, had it not been split
 
+    @property
+    def most_bytes(self) -> int:
+        """What each line of the file may hold in memory."""
+        lines = 1 + sum(not task.done() for task in self._tasks)
+        return max(LEAST_BYTES, _page_at(CHUNK_BYTES // lines))
+
     def consider(self, stop: int, rate_bytes_s: float) -> int:
         """Return where the file's own line is to stop, splitting what is left if that pays.
 
@@ -99,7 +105,7 @@ class Splitter:
         if count < 1:
             return stop
         size = left // (count + 1)
-        starts = [part.bytes_written + size * n for n in range(1, count + 1)]
+        starts = [_page_at(part.bytes_written + size * n) for n in range(1, count + 1)]
         self._undivided = stop
         self._busy_hosts.clear()
         for start, end in zip(starts, [*starts[1:], stop], strict=True):
@@ -209,10 +215,8 @@ class Splitter:
 
     async def _begin(self, start: int, stop: int, version: Version) -> Stretch:
         file = self._file
-        key, part = await run(
-            file.kit.threads, file.kit.parts.begin_stretch, file.key, start, version
-        )
-        stretch = Stretch(start, stop, key, part)
+        part = await run(file.kit.threads, file.kit.parts.begin_stretch, file.key, start, version)
+        stretch = Stretch(start, stop, part)
         file.stretches.append(stretch)
         file.stretches.sort(key=lambda one: one.start)
         return stretch
@@ -222,12 +226,11 @@ class Splitter:
         said = announced(body.head, whole=False)
         digester = Digester(algorithms(said.part + said.either))
         pace = Pace(file.kit.clock, stretch.stop - stretch.start)
-        while stretch.at < stretch.stop and (data := await body.chunk(pace.chunk_bytes)):
+        while stretch.at < stretch.stop and (data := await body.chunk(self._most(pace))):
             pace.took(len(data))
             file.fetched(len(data))
             kept = data[: stretch.stop - stretch.at]
-            if await run(file.kit.threads, stretch.part.append, kept):
-                stretch.part.checkpoint(file.kit.fsync_threads)
+            await run(file.kit.threads, self._store, stretch, kept)
             digester.update(kept)
             total = stretch.part.version.bytes_total
             await file.tell_progress(total)
@@ -239,12 +242,28 @@ class Splitter:
                 return
         file.add_digests(digests)
 
+    def _most(self, pace: Pace) -> int:
+        """Return what a line waits for at once: what all of them hold is lost by a kill."""
+        return min(pace.chunk_bytes, self.most_bytes)
+
+    def _store(self, stretch: Stretch, data: bytes | memoryview) -> None:
+        file = self._file
+        if stretch.part.append(data):
+            stretch.part.checkpoint(file.kit.fsync_threads)
+        left_bytes = max(0, (stretch.part.version.bytes_total or 0) - file.bytes_done)
+        file.kit.space.wrote(file.key, len(data), left_bytes)
+
     async def _forget(self, stretch: Stretch) -> None:
         """Drop a stretch whose bytes are not what its answer announced."""
         file = self._file
         stretch.part.close()
         file.stretches.remove(stretch)
-        await run(file.kit.threads, file.kit.parts.discard, stretch.key)
+        await run(file.kit.threads, file.kit.parts.forget_stretch, file.key, stretch.start)
+
+
+def _page_at(offset: int) -> int:
+    """Return where the page begins that `offset` is in: no line writes into another's page."""
+    return offset - offset % ALIGNMENT_BYTES
 
 
 def _is_fast(rate_bytes_s: float, left_bytes: int) -> bool:
@@ -258,45 +277,32 @@ async def recover(file: Underway) -> None:
     if file.part is None:
         return
     version = file.part.version
-    for start, key, part in await run(kit.threads, kit.parts.recover_stretches, file.key):
+    for start, part in await run(kit.threads, kit.parts.recover_stretches, file.key):
         same = part.version.validator == version.validator
         if same and part.version.bytes_total == version.bytes_total:
-            file.stretches.append(Stretch(start, version.bytes_total or start, key, part))
+            file.stretches.append(Stretch(start, version.bytes_total or start, part))
         else:
             part.close()
-            await run(kit.threads, kit.parts.discard, key)
+            await run(kit.threads, kit.parts.forget_stretch, file.key, start)
     file.stretches.sort(key=lambda one: one.start)
     for stretch, behind in pairwise(file.stretches):
         stretch.stop = behind.start
 
 
 async def join(file: Underway) -> None:
-    """Append to the file's part whatever stretches it has reached, and forget those."""
+    """Count in whatever stretches the file's part has reached, and forget those.
+
+    A few megabytes at a time, since a stop waits for that. A stretch is forgotten once the
+    part that holds it now is durable.
+    """
     part = file.part
     while part is not None and file.stretches:
         stretch = file.stretches[0]
         if stretch.start > part.bytes_written:
             return
-        while await run(file.kit.threads, _take_over, part, stretch):
+        while await run(file.kit.threads, part.count_in, stretch.at, _JOINED_AT_ONCE_BYTES):
             pass
+        await run(file.kit.fsync_threads, part.sync)
         file.stretches.pop(0)
         stretch.part.close()
-        await run(file.kit.threads, file.kit.parts.discard, stretch.key)
-
-
-def _take_over(part: Part, stretch: Stretch) -> bool:
-    """Append to the part what comes next of a stretch; return whether there is more of it.
-
-    A few megabytes at a time, since a stop waits for that.
-    """
-    memory = aligned(CHUNK_BYTES)
-    with stretch.part.path.open("rb", buffering=0) as data:
-        data.seek(part.bytes_written - stretch.start)
-        for _ in range(_JOINED_AT_ONCE):
-            to_page_end = CHUNK_BYTES - part.bytes_written % ALIGNMENT_BYTES
-            most = min(max(0, stretch.at - part.bytes_written), to_page_end)
-            count = data.readinto(memory[:most])
-            if not count:
-                return False
-            part.append(memory[:count])
-    return True
+        await run(file.kit.threads, file.kit.parts.forget_stretch, file.key, stretch.start)

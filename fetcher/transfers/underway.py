@@ -44,11 +44,10 @@ class Kit:
 
 @dataclass(slots=True)
 class Stretch:
-    """Bytes [start, stop) of a file, fetched over a line of their own into their own part."""
+    """Bytes [start, stop) of a file, fetched over a line of their own; `part` proves them."""
 
     start: int
     stop: int
-    key: str
     part: Part
 
     @property
@@ -140,6 +139,12 @@ class Underway:
                 bytes_total=bytes_total,
             )
         )
+
+    def checkpoint(self) -> None:
+        """Begin to make durable what has come and is not."""
+        for part in (self.part, *(stretch.part for stretch in self.stretches)):
+            if part is not None and part.unsynced_bytes:
+                part.checkpoint(self.kit.fsync_threads)
 
     async def peek(self) -> None:
         """Read the first bytes of what is held."""
