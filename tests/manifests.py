@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -112,7 +112,7 @@ class Shelf:
         self.out, self.err = StringIO(), StringIO()
         (self.dest.parent / "user").mkdir(exist_ok=True)
         env = Environment(self.out, self.err, {}, self.dest.parent, self.dest.parent / "user")
-        return run([*argv, "-d", str(self.dest)], replace(env, environ=environ or {}))
+        return run([*argv, "-d", str(self.dest)], env._replace(environ=environ or {}))
 
     def lines(self, *argv: str) -> list[str]:
         """Return what a command that succeeds writes to stdout."""

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +47,7 @@ class Terminal:
         self.env = Environment(self.out, self.err, {}, folder, folder / "user")
 
     def run(self, *argv: str, **environ: str) -> int:
-        return run(argv, replace(self.env, environ=environ))
+        return run(argv, self.env._replace(environ=environ))
 
 
 @pytest.fixture
@@ -366,12 +365,12 @@ class Full(StringIO):
 def test_a_reader_that_left_is_no_error_and_a_full_disk_is(
     terminal: Terminal, stream: TextIO, status: int
 ) -> None:
-    assert run(["man"], replace(terminal.env, stdout=stream)) == status
+    assert run(["man"], terminal.env._replace(stdout=stream)) == status
     assert "fault" not in terminal.err.getvalue()
 
 
 def test_a_closed_stderr_changes_no_status(terminal: Terminal) -> None:
-    assert run(["bogus"], replace(terminal.env, stderr=Closed())) == 2
+    assert run(["bogus"], terminal.env._replace(stderr=Closed())) == 2
 
 
 def test_main_takes_the_process_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

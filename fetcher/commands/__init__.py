@@ -12,9 +12,7 @@ on the command line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TextIO
-
-from fetcher.frozen import frozen
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
     from fetcher.configuration.settings import Settings
 
 
-@frozen
-class Environment:
+class Environment(NamedTuple):
     """What a command meets of the process; tests make their own."""
 
     stdout: TextIO
@@ -47,8 +44,7 @@ class Environment:
         return found.settings(), found
 
 
-@frozen
-class Command:
+class Command(NamedTuple):
     """One command.
 
     `words`: what may follow it that is no option, as help shows it; `most_words`: how many

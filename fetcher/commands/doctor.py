@@ -6,7 +6,6 @@ Owns how findings are shown; what is looked at is `checkup`'s matter.
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,7 @@ _INDENT = "  "
 def run(args: Namespace, env: Environment) -> int:
     """Look at everything and tell of it as it is found; return the worst finding's status."""
     reading = read_settings(
-        lambda flags, environ: replace(env, environ=environ).resolve(Namespace(**flags)),
+        lambda flags, environ: env._replace(environ=environ).resolve(Namespace(**flags)),
         vars(args),
         env.environ,
     )

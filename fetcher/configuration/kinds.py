@@ -7,7 +7,7 @@ no rule of its own and names no option.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fetcher.configuration.targets import (
     parse_api_url,
@@ -32,14 +32,12 @@ from fetcher.configuration.values import (
     whole,
 )
 from fetcher.errors import UsageError
-from fetcher.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@frozen
-class Kind:
+class Kind(NamedTuple):
     """One kind of value: how it is written, read and shown.
 
     `absent`: words that mean "no value" (None). `completes`: `file` or `folder` where a
@@ -91,8 +89,7 @@ RUN_COMMAND = Kind("COMMAND", parse_run_command, example="notify-send done")
 # ---- an option ---------------------------------------------------------------------------
 
 
-@frozen
-class Option:
+class Option(NamedTuple):
     """One option.
 
     `default` None means that nothing is set; `default_text` describes a default that hangs

@@ -7,7 +7,6 @@ written is `kinds` and `values`. Light on purpose (standard library only): `--he
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -38,11 +37,11 @@ _NET = (*_FETCH, "list", "doctor")
 
 
 def _group(name: str, commands: tuple[str, ...], *options: Option) -> tuple[Option, ...]:
-    return tuple(replace(o, group=name, commands=o.commands or commands) for o in options)
+    return tuple(o._replace(group=name, commands=o.commands or commands) for o in options)
 
 
 def _own(command: str, *options: Option) -> tuple[Option, ...]:
-    return tuple(replace(o, group="This command", commands=(command,), own=True) for o in options)
+    return tuple(o._replace(group="This command", commands=(command,), own=True) for o in options)
 
 
 OPTIONS: tuple[Option, ...] = (
