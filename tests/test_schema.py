@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fetcher.core.filters import Rules
@@ -165,6 +165,7 @@ def test_a_newer_manifest_asks_for_an_update_and_not_to_be_moved_away(tmp_path: 
 @given(
     at=st.floats(0, 1), noise=st.binary(min_size=1, max_size=300), cut=st.none() | st.floats(0, 1)
 )
+@example(at=0.099609375, noise=b"\x80", cut=None)  # in the text of the schema
 def test_no_damage_leads_to_anything_but_an_error_of_the_storage(
     tmp_path: Path, at: float, noise: bytes, cut: float | None
 ) -> None:
@@ -182,6 +183,15 @@ def test_no_damage_leads_to_anything_but_an_error_of_the_storage(
             work(path)
         except StorageError:
             continue
+
+
+def test_text_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
+    path = make(tmp_path, 20)
+    data = path.read_bytes()
+    assert b"wav" in data
+    path.write_bytes(data.replace(b".wav", b".w\x80v"))
+    with pytest.raises(ManifestError, match="damaged"):
+        read_all(path)
 
 
 @pytest.mark.parametrize("work", [read_all, write_to])

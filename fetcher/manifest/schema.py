@@ -88,6 +88,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translate(error, path) from error
+    except UnicodeDecodeError as error:  # raised in the place of SQLite's own error for it
+        raise damaged(path, "text in it is not UTF-8") from error
 
 
 def _translate(error: sqlite3.Error, path: Path) -> FetcherError:
