@@ -629,6 +629,18 @@ async def test_an_untrusted_certificate_fails_for_good(tls: ssl.SSLContext) -> N
         assert server.requests == []
 
 
+async def test_an_untrusted_proxy_is_named_and_not_who_is_behind_it(
+    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RawServer(always(answer(PAGE)), tls) as proxy, Host() as host:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        with pytest.raises(
+            ConnectionFailedError, match=r"of the proxy 127\.0\.0\.1 is not trusted"
+        ):
+            await fetch(host, "http://files.example/a")
+    assert proxy.requests == []
+
+
 TRUSTING = """
 import asyncio, hashlib, sys
 from fetcher.network.certificates import import_without

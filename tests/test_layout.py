@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pathvalidate import validate_filename
 
 from fetcher.core.layout import DEFAULT_TEMPLATE, PLACEHOLDERS, Template, companion, path_key
+from fetcher.core.names import component
 from fetcher.errors import UsageError
 from fetcher.models import Job, JobId, Status, Variant
 
@@ -473,6 +474,12 @@ def test_records_with_different_ids_never_meet(one: Job, other: Job) -> None:
     assume(one.id.lower() != other.id.lower())
     template = Template.parse("{stem}.{id}{ext}")
     assert path_key(template.render(one, ".wav")) != path_key(template.render(other, ".wav"))
+
+
+def test_an_extension_alone_stays_an_extension() -> None:
+    assert component(".mp3") == "_.mp3"
+    assert component("..mp3") == "_.mp3"
+    assert component(".hidden") == "_hidden"
 
 
 @pytest.mark.parametrize("front", ["", "\u200d", ". \u200c", "\u00a0"])

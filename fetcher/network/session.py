@@ -142,7 +142,8 @@ def _failure(error: Exception, address: Address, timeout_s: float) -> Connection
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "") or "not valid"
-            message = f"the certificate of {where} is not trusted: {reason}"
+            whose = where if error.host == address.host else f"the proxy {error.host}"
+            message = f"the certificate of {whose} is not trusted: {reason}"
             return ConnectionFailedError(message, permanent=True)
         case aiohttp.ClientConnectorDNSError():
             message = f"the name {address.host} is not found"
