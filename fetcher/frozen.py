@@ -1,8 +1,8 @@
 """`@frozen`: a dataclass with slots whose values are not changed, cheap to define.
 
-`@frozen` compiles a dozen methods for each class: 0.5-0.9 ms, of
-which a start with 90 such classes has 60 ms, and assigns fields twice as slowly. Here equality,
-hash and representation are methods that all classes share, and that nothing is assigned to
+`@dataclass(frozen=True, slots=True)` compiles half a dozen methods for each class: 0.5-0.9 ms,
+60 ms for the 90 classes of a start, and assigns fields twice as slowly. Here equality, hash
+and representation are methods that all classes share, and that nothing is assigned to
 afterwards is what mypy checks.
 """
 

@@ -115,6 +115,25 @@ def let_go(sim: Simulator) -> None:
 # ---- kill -9 -----------------------------------------------------------------------------
 
 
+async def test_a_process_that_is_killed_with_a_file_over_several_lines_loses_little(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """Contract 5.2: every line is gone on with from its own last byte."""
+    dest, size_bytes = tmp_path / "dest", 8_000_000
+    sim.add_job(size_bytes=size_bytes, serving=Serving(rate_bytes_s=1_000_000))
+    async with fetcher(sim, dest, "--json") as process:
+        await eventually(lambda: len(unfinished(dest)) > 3 and sim.bytes_sent() > 4_000_000)
+        process.kill()
+        await process.wait()
+    assert files(dest) == {}
+    let_go(sim)
+    second = await ended(sim, dest, "--json")
+    assert (second.status, second.last["downloaded"]) == (0, 1)
+    assert sim.bytes_sent() <= 1.01 * size_bytes + (1 << 20)
+    check_mirror(sim, dest)
+    assert unfinished(dest) == []
+
+
 async def test_a_killed_process_is_gone_on_from_by_the_next(tmp_path: Path, sim: Simulator) -> None:
     dest = tmp_path / "dest"
     sim.add_jobs(4, size_bytes=700_000, serving=SLOW)

@@ -7,7 +7,10 @@ import base64
 import gc
 import hashlib
 import json
+import os
 import shutil
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +28,7 @@ from support import (
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted, DownloadStarted
 from fetcher.files.direct import Writer
-from fetcher.files.parts import Part
+from fetcher.files.parts import Part, Parts
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
 from fetcher.transfers.underway import Underway
 
@@ -546,3 +549,78 @@ async def test_splitting_takes_no_more_room_than_the_file(tmp_path: Path, sim: S
     assert (await task).exit_code == 0
     check_mirror(sim, tmp_path)
     assert LARGE / 2 < max(seen) < LARGE + (1 << 20)
+
+
+async def test_a_stretch_is_forgotten_once_the_part_that_holds_it_is_durable(
+    tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contract 5.2: a power cut at any moment costs no byte that was durable before."""
+    done: list[str] = []
+    real_sync, real_forget = Part.sync, Parts.forget_stretch
+
+    def sync(self: Part) -> None:
+        real_sync(self)
+        done.append("durable")
+
+    def forget(self: Parts, key: str, start: int) -> None:
+        done.append("forgotten")
+        real_forget(self, key, start)
+
+    monkeypatch.setattr(Part, "sync", sync)
+    monkeypatch.setattr(Parts, "forget_stretch", forget)
+    sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    assert (await run(sim.api_url, tmp_path, **LINES)).exit_code == 0
+    assert "forgotten" in done
+    assert all(before == "durable" for before, after in pairwise(done) if after == "forgotten")
+
+
+async def test_all_lines_together_are_never_more_than_files_may_be(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    for _ in range(2):
+        sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    at_once: list[int] = []
+
+    def watch() -> bool:
+        at_once.append(sum(request.status == 0 for request in sim.audio_requests()))
+        return task.done()
+
+    task = asyncio.create_task(run(sim.api_url, tmp_path, connections=8, concurrency=4))
+    await eventually(watch)
+    assert (await task).exit_code == 0
+    assert 2 < max(at_once) <= 4
+
+
+@pytest.mark.parametrize(
+    ("serving", "taken_at"),
+    [(Serving(length="chunked"), LARGE / 4), (SLOW_LINE, LARGE / 4), (SLOW_LINE, LARGE * 0.7)],
+    ids=["a body of unknown length", "several lines", "several lines, the own one is done"],
+)
+async def test_no_body_fills_the_disk_below_min_free(
+    serving: Serving,
+    taken_at: float,
+    tmp_path: Path,
+    sim: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Contract 2, `--min-free`; on the way others take most of the room that there was."""
+    keep, partial = 10_000_000, tmp_path / ".fetcher" / "partial"
+    room, seen = [keep + 2 * LARGE], []
+
+    def statvfs(_: object) -> SimpleNamespace:
+        used = sum(path.lstat().st_blocks * 512 for path in partial.glob("*.part"))
+        if used > taken_at:
+            room[0] = min(room[0], keep + used + LARGE // 10)
+        seen.append(room[0] - used)
+        return SimpleNamespace(f_bavail=seen[-1], f_frsize=1)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    sim.add_job(size_bytes=LARGE, serving=serving)
+    sim.faults.add(Fault("audio", times=None, when=is_extra, rate_bytes_s=400_000))
+    ran = await run(sim.api_url, tmp_path, min_free=keep, **LINES)
+    assert ran.exit_code == 6
+    assert min(seen) >= keep
+    monkeypatch.undo()
+    sim.faults.clear()
+    assert (await run(sim.api_url, tmp_path, **LINES)).exit_code == 0
+    check_mirror(sim, tmp_path)

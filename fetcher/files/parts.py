@@ -2,10 +2,12 @@
 
 The journal's first line names the version of the body (validator, length, digests). Every
 further line is `LENGTH SHA256`: the digest of the file's first LENGTH bytes, written after
-those bytes. What is trusted after a crash is never what a file system happens to hold but
-what a journal line proves: the longest prefix whose digest is right. A power cut that
-loses or zeroes a tail therefore costs that tail and nothing else. Data and journal are
-fsynced every 32 MiB or 5 s, so a power cut costs no more than that.
+those bytes. A stretch that is fetched ahead lies at its place in the same data, with a journal
+`<key>@<start>.journal` of its own, whose lengths count from there. What is trusted after a
+crash is never what a file system happens to hold but what a journal line proves: the longest
+prefix whose digest is right. A power cut that loses or zeroes a tail therefore costs that tail
+and nothing else. Data and journal are fsynced every 32 MiB or 5 s, so a power cut costs no more
+than that.
 """
 
 from __future__ import annotations
@@ -169,13 +171,26 @@ class Part:
             self._note()
         return self.bytes_written < end and wanted == most_bytes
 
+    def cut_off(self) -> None:
+        """Remove whatever lies in the data behind what is proven."""
+        with explained(self.path):
+            os.ftruncate(self._fd, self.bytes_written)
+
     def checkpoint(self, threads: Executor) -> None:
         """Begin to make durable what is here, on a thread of its own, while more is appended.
 
         Data first, then the journal. A disk that fails here fails the next write, or the
-        fsync at the end, which everything waits for.
+        fsync at the end, which everything waits for. Without a descriptor to spare, it is
+        left to the next time.
         """
-        fds = [os.dup(fd) for fd in (self._fd, self._log_fd) if fd >= 0]
+        fds: list[int] = []
+        try:
+            fds += [os.dup(self._fd)]
+            fds += [os.dup(self._log_fd)]
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            return
         self._synced_bytes, self._synced_at_s = self.bytes_written, time.monotonic()
         threads.submit(_sync_and_close, fds)
 
@@ -285,8 +300,7 @@ class Parts:
         """Return the part as far as its journal proves it, None when nothing is proven."""
         part = self._recovered(self._where(key), self._detour)
         if part is not None and not any(self._stretch_journals(key)):
-            with explained(part.path):
-                os.truncate(part.path, part.bytes_written)
+            part.cut_off()
         return part
 
     def begin_stretch(self, key: str, start: int, version: Version) -> Part:

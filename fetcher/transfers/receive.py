@@ -146,8 +146,7 @@ class _Receiver:
             raise ContentError("the answer goes on where nothing is held")
         part.version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
         await self.file.peek()
-        total = verdict.total or verdict.end
-        self.kit.space.promise(self.file.key, max(0, total - self.file.bytes_done))
+        self.kit.space.promise(self.file.key, self._left_bytes())
         self.file.announce_start(verdict.total)
         if first:
             await self._store(first)
@@ -230,12 +229,17 @@ class _Receiver:
             space.promise(key, len(data))
         if part.append(data):
             part.checkpoint(self.kit.fsync_threads)
-        space.wrote(key, len(data), max(0, (self.verdict.total or 0) - self.file.bytes_done))
+        space.wrote(key, len(data), self._left_bytes())
         if self.digester is not None:
             self.digester.update(data)
         if len(self.file.first_bytes) < PEEK_BYTES:
             missing = PEEK_BYTES - len(self.file.first_bytes)
             self.file.first_bytes += bytes(data[:missing])
+
+    def _left_bytes(self) -> int:
+        """Return what is still to be written of the file, 0 where nobody knows its length."""
+        total = self.verdict.total or self.end or 0
+        return max(0, total - self.file.bytes_done)
 
     async def _pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         """Yield the body, decoded where it must be, no faster than the limit allows."""
