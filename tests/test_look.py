@@ -15,7 +15,8 @@ from fetcher.core.layout import DEFAULT_TEMPLATE, Template
 from fetcher.core.plan import Local
 from fetcher.engine import Fetcher
 from fetcher.events import Event, Planned
-from fetcher.files.parts import Parts, Version, part_key
+from fetcher.files.journal import Version
+from fetcher.files.parts import Parts, part_key
 from fetcher.files.places import Places, mtime_ns
 from fetcher.models import Entry, Job, JobId, State, Status, Validator, Variant
 from fetcher.runs.look import Adoptable, Eye

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from fetcher.core.proof import Digest, Digester
 from fetcher.errors import FetcherError, PlaceError, StorageError
 from fetcher.files.direct import Detour
-from fetcher.files.parts import SYNC_BYTES, Part, Parts, Version, Where, part_key
+from fetcher.files.journal import Version
+from fetcher.files.parts import SYNC_BYTES, Part, Parts, Where, part_key
 from fetcher.models import JobId, Partial, Validator, Variant
 
 if TYPE_CHECKING:

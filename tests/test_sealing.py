@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fetcher.errors import FetcherError, StorageError
-from fetcher.files.parts import Parts, Version
+from fetcher.files.journal import Version
+from fetcher.files.parts import Parts
 from fetcher.files.places import Places, TakenError
 from fetcher.files.sealing import Sealable, seal, write_durable
 from fetcher.files.space import Space

@@ -1,52 +1,41 @@
 """Unfinished files: `partial/<key>.part` with a journal `<key>.journal` beside it.
 
-The journal's first line names the version of the body (validator, length, digests). Every
-further line is `LENGTH SHA256`: the digest of the file's first LENGTH bytes, written after
-those bytes. A stretch that is fetched ahead lies at its place in the same data, with a journal
-`<key>@<start>.journal` of its own, whose lengths count from there. What is trusted after a
-crash is never what a file system happens to hold but what a journal line proves: the longest
-prefix whose digest is right. A power cut that loses or zeroes a tail therefore costs that tail
-and nothing else. Data and journal are fsynced every 32 MiB or 5 s, so a power cut costs no more
-than that.
+A stretch that is fetched ahead lies at its place in the same data, with a journal
+`<key>@<start>.journal` of its own, whose lengths count from there. Data and journal are fsynced
+every 32 MiB or 5 s. What is trusted after a crash is what the journal proves: see `journal`.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import glob
 import hashlib
-import json
 import os
 import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fetcher.core.proof import Digest, Digester
+from fetcher.core.proof import Digester
 from fetcher.errors import StorageError
 from fetcher.files.direct import Detour, Writer
+from fetcher.files.journal import LENGTH, Version, checkpoints, feed, header, parse_header, prove
 from fetcher.files.trouble import explained
 from fetcher.frozen import frozen
-from fetcher.models import Partial, Validator
+from fetcher.models import Partial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
     from pathlib import Path
-    from typing import BinaryIO
 
     from fetcher.models import JobId, Variant
 
 SYNC_BYTES = 32 << 20
 SYNC_AFTER_S = 5.0
-_READ_BYTES = 1 << 20
 _SAFE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
-_LENGTH = re.compile(r"[0-9]{1,19}")
-_FORMAT = 1
 _JOURNAL = ".journal"
 _STRETCH_MARK = "@"  # in no key of a file
-_SHA256_HEX = 64
 
 
 def part_key(job_id: JobId, variant: Variant) -> str:
@@ -67,15 +56,6 @@ def open_anew(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> in
     except FileExistsError:
         os.unlink(path)  # noqa: PTH108 - may be text
         return os.open(path, flags, mode)
-
-
-@frozen
-class Version:
-    """Which body an unfinished file is of: validator, announced length and digests."""
-
-    validator: Validator
-    bytes_total: int | None
-    digests: tuple[Digest, ...] = ()
 
 
 @frozen
@@ -122,7 +102,7 @@ class Part:
         fresh = self._journal_path.with_name(self._journal_path.name + ".new")
         fd = open_anew(fresh, os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, _header(self.version) + self._line())
+            os.write(fd, header(self.version) + self._line())
             if self._synced_bytes:
                 os.fsync(fd)  # it takes the place of a journal that may be durable
             fresh.replace(self._journal_path)
@@ -167,7 +147,7 @@ class Part:
         with explained(self.path), self.path.open("rb") as data:
             data.seek(self.bytes_written)
             wanted = max(0, min(end - self.bytes_written, most_bytes))
-            self.bytes_written += wanted - _feed(data, self.digester, wanted)
+            self.bytes_written += wanted - feed(data, self.digester, wanted)
             self._note()
         return self.bytes_written < end and wanted == most_bytes
 
@@ -215,7 +195,7 @@ class Part:
         """Return a digester with more algorithms that has eaten the file as it is on disk."""
         digester = Digester(need)
         with explained(self.path), self.path.open("rb") as data:
-            _feed(data, digester, self.bytes_written)
+            feed(data, digester, self.bytes_written)
         return digester
 
     def finish(self, mtime_ns: int | None) -> None:
@@ -244,20 +224,6 @@ def _sync_and_close(fds: Iterable[int]) -> None:
         with contextlib.suppress(OSError):
             os.fdatasync(fd)
         os.close(fd)
-
-
-def _header(version: Version) -> bytes:
-    said = {
-        "format": _FORMAT,
-        "etag": version.validator.etag,
-        "last_modified": version.validator.last_modified,
-        "bytes_total": version.bytes_total,
-        "digests": [
-            [one.algorithm, base64.b64encode(one.value).decode(), one.field]
-            for one in version.digests
-        ],
-    }
-    return (json.dumps(said) + "\n").encode()
 
 
 class Parts:
@@ -316,7 +282,7 @@ class Parts:
         found: list[tuple[int, Part]] = []
         for journal in self._stretch_journals(key):
             start = journal.name.removesuffix(_JOURNAL).rpartition(_STRETCH_MARK)[2]
-            if _LENGTH.fullmatch(start):
+            if LENGTH.fullmatch(start):
                 part = self._recovered(self._where(key, int(start)), self._no_detour)
                 if part is not None:
                     found.append((int(start), part))
@@ -332,13 +298,13 @@ class Parts:
     def _recovered(self, where: Where, detour: Detour) -> Part | None:
         try:
             lines = where.journal.read_bytes().split(b"\n")
-            version = _parse_header(lines[0])
+            version = parse_header(lines[0])
             data = where.data.open("rb")
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         need = [one.algorithm for one in version.digests]
         with data, explained(where.data):
-            proven = _prove(data, where.start, _checkpoints(lines[1:]), need)
+            proven = prove(data, where.start, checkpoints(lines[1:]), need)
         if proven is None:
             return None
         length, digester = proven
@@ -376,56 +342,3 @@ class Parts:
                 os.close(fd)
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be emptied: {error.strerror}") from error
-
-
-def _parse_header(line: bytes) -> Version:
-    said = json.loads(line)
-    if said["format"] != _FORMAT:
-        raise ValueError
-    etag, last_modified, total = said["etag"], said["last_modified"], said["bytes_total"]
-    are_texts = isinstance(etag, str | None) and isinstance(last_modified, str | None)
-    if not are_texts or not isinstance(total, int | None):
-        raise TypeError
-    digests = tuple(
-        Digest(name, base64.b64decode(value), field) for name, value, field in said["digests"]
-    )
-    Digester(one.algorithm for one in digests)  # ValueError where one is not known
-    return Version(Validator(etag, last_modified), total, digests)
-
-
-def _checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Yield (length, digest) of the journal's whole lines, as long as they do not shrink."""
-    before = 0
-    for line in lines:
-        length, _, sha256_hex = line.decode("ascii", "replace").partition(" ")
-        is_whole = _LENGTH.fullmatch(length) and len(sha256_hex) == _SHA256_HEX
-        if not is_whole or int(length) < before:
-            return
-        before = int(length)
-        yield before, sha256_hex
-
-
-def _prove(
-    data: BinaryIO, start: int, checkpoints: Iterable[tuple[int, str]], need: list[str]
-) -> tuple[int, Digester] | None:
-    """Return how far the digests are right from `start` on, and a digester that has eaten it."""
-    digester = Digester(need)
-    proven = 0
-    data.seek(start)
-    for length, sha256_hex in checkpoints:
-        missing = _feed(data, digester, length - proven)
-        if missing or digester.sha256_hex() != sha256_hex:
-            digester = Digester(need)
-            data.seek(start)
-            _feed(data, digester, proven)
-            break
-        proven = length
-    return (proven, digester) if proven else None
-
-
-def _feed(data: BinaryIO, digester: Digester, length: int) -> int:
-    """Let `digester` eat the next `length` bytes; return how many of them are not there."""
-    while length > 0 and (block := data.read(min(length, _READ_BYTES))):
-        digester.update(block)
-        length -= len(block)
-    return length

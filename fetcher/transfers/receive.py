@@ -16,7 +16,8 @@ from fetcher.core.proof import Announced, Digester, algorithms, announced, settl
 from fetcher.core.ranges import Append, Whole
 from fetcher.core.sniff import PEEK_BYTES, foreign_page
 from fetcher.errors import ContentError, ShortBodyError, TransferError
-from fetcher.files.parts import SYNC_AFTER_S, Version
+from fetcher.files.journal import Version
+from fetcher.files.parts import SYNC_AFTER_S
 from fetcher.memory import ALIGNMENT_BYTES
 from fetcher.threads import run
 from fetcher.transfers.pieces import Pace

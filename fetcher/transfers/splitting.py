@@ -31,7 +31,7 @@ from fetcher.transfers.underway import Stretch, Underway
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
 
-    from fetcher.files.parts import Version
+    from fetcher.files.journal import Version
     from fetcher.network.gates import Gates
     from fetcher.transfers.receive import Arriving, Opens
     from fetcher.transfers.slots import Slots
