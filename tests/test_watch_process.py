@@ -229,6 +229,7 @@ async def test_a_signal_while_a_name_is_looked_up_is_obeyed(
 
 IN_AN_IMPORT = """
 import builtins, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 plain = builtins.__import__
 def spy(name, *args, **options):
     if name == "fetcher.{module}" and sys.argv[0] != "signalled":
