@@ -121,7 +121,7 @@ async def test_a_process_that_is_killed_with_a_file_over_several_lines_loses_lit
     """Contract 5.2: every line is gone on with from its own last byte."""
     dest, size_bytes = tmp_path / "dest", 8_000_000
     sim.add_job(size_bytes=size_bytes, serving=Serving(rate_bytes_s=1_000_000))
-    async with fetcher(sim, dest, "--json") as process:
+    async with fetcher(sim, dest, "--json", "-x", "4") as process:
         await eventually(lambda: len(unfinished(dest)) > 3 and sim.bytes_sent() > 4_000_000)
         process.kill()
         await process.wait()

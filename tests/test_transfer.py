@@ -574,9 +574,15 @@ async def test_a_stretch_is_forgotten_once_the_part_that_holds_it_is_durable(
     assert all(before == "durable" for before, after in pairwise(done) if after == "forgotten")
 
 
-async def test_all_lines_together_are_never_more_than_files_may_be(
-    tmp_path: Path, sim: Simulator
+@pytest.mark.parametrize(
+    ("files_at_a_time", "lines_a_file", "most"),
+    [(4, 8, 8), (8, 4, 8), (1, 4, 4), (4, 1, 2)],
+    ids=["more lines than files", "more files than lines", "one file", "no extra lines"],
+)
+async def test_all_lines_together_are_never_more_than_files_or_one_files_lines_may_be(
+    files_at_a_time: int, lines_a_file: int, most: int, tmp_path: Path, sim: Simulator
 ) -> None:
+    """`-j 1 -x 4` is one file at a time, over four lines, as users of aria2c would expect."""
     for _ in range(2):
         sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
     at_once: list[int] = []
@@ -585,10 +591,11 @@ async def test_all_lines_together_are_never_more_than_files_may_be(
         at_once.append(sum(request.status == 0 for request in sim.audio_requests()))
         return task.done()
 
-    task = asyncio.create_task(run(sim.api_url, tmp_path, connections=8, concurrency=4))
+    lines = {"concurrency": files_at_a_time, "connections": lines_a_file}
+    task = asyncio.create_task(run(sim.api_url, tmp_path, **lines))
     await eventually(watch)
     assert (await task).exit_code == 0
-    assert 2 < max(at_once) <= 4
+    assert most / 2 < max(at_once) <= most
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ _JOINED_AT_ONCE_BYTES = 8 << 20
 class Lines:
     """How many connections are in use: one for each file, and the extra ones.
 
-    Extra ones only use slots that are idle: files and extra lines together never exceed
-    `-j`, and one file never has more than `most_per_file` (`-x`).
+    One file never has more than `most_per_file` (`-x`), and all together no more than slots
+    (`-j`): extra lines only use idle ones. Where there are fewer slots than one file may have
+    lines (`-j 1 -x 4`), all together have as many as that.
     """
 
     slots: Slots
@@ -58,7 +59,9 @@ class Lines:
 
     def spare(self) -> int:
         """Return how many extra lines one file may open now."""
-        return max(0, min(self.most_per_file - 1, self.slots.idle - self.extra))
+        most = max(self.slots.count, self.most_per_file)
+        in_use = self.slots.count - self.slots.idle + self.extra
+        return max(0, min(self.most_per_file - 1, most - in_use))
 
 
 class Splitter:
@@ -118,8 +121,13 @@ class Splitter:
             self._open_line(self._fetch(stretch.at, stretch.stop, stretch))
 
     def _open_line(self, work: Coroutine[None, None, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._close_line)
+        self._tasks.append(task)
         self._lines.extra += 1
+
+    def _close_line(self, _: asyncio.Task[None]) -> None:
+        self._lines.extra -= 1
 
     def _is_in_vain(self, left_bytes: int) -> bool:
         """Return whether no line brought anything, and none is about to.
@@ -137,7 +145,6 @@ class Splitter:
         for task in self._at_gate:
             task.cancel()
         if is_busy and self._refused_divisions < _MOST_REFUSED:
-            self._lines.extra -= len(self._tasks)
             self._past += self._tasks
             self._tasks.clear()
             self._undivided = None
@@ -176,7 +183,6 @@ class Splitter:
         for task in lines:
             task.cancel()
         await asyncio.gather(*lines, return_exceptions=True)
-        self._lines.extra -= len(self._tasks)
         self._tasks.clear()
 
     async def _fetch(self, start: int, stop: int, stretch: Stretch | None = None) -> None:
