@@ -212,6 +212,37 @@ async def test_a_record_that_is_gone_gives_the_file_up(tmp_path: Path, sim: Simu
     assert list(files(tmp_path).values()) == [sim.content(keep)]
 
 
+async def test_a_job_that_was_deleted_before_its_file_came_fails_two_runs_and_no_more(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """The run that still lists it, and the one that finds it gone; else every night would fail."""
+    keep, gone = sim.add_jobs(2)
+    sim.faults.add(Fault("audio", job=gone, status=404, times=None))
+    first = await run(sim.api_url, tmp_path)
+    assert (first.exit_code, "no longer lists" in first.reasons[0]) == (1, False)
+    sim.delete(gone)
+    second = await run(sim.api_url, tmp_path)
+    assert (second.exit_code, "no longer lists" in second.reasons[0]) == (1, True)
+    asked = len(sim.audio_requests(gone))
+    third = await run(sim.api_url, tmp_path)
+    assert (third.exit_code, third.final.failed, len(sim.audio_requests(gone))) == (0, 0, asked)
+    assert list(files(tmp_path).values()) == [sim.content(keep)]
+
+
+async def test_a_deleted_job_whose_host_is_only_down_is_tried_again_by_every_run(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job(status="pending")
+    job = sim.add_job()
+    sim.faults.add(Fault("audio", status=503, times=None))
+    await run(sim.api_url, tmp_path, retries=0)
+    sim.delete(job)
+    for number in (2, 3):
+        ran = await run(sim.api_url, tmp_path, retries=0)
+        assert (ran.exit_code, ran.final.failed) == (1, 1)
+        assert len(sim.audio_requests(job)) == number
+
+
 async def test_an_api_that_is_down_when_a_link_is_needed_fails_the_file_only(
     tmp_path: Path, sim: Simulator
 ) -> None:

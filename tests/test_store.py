@@ -408,9 +408,31 @@ def test_what_a_killed_run_left_is_queued_by_the_next(path: Path) -> None:
     with closing(Store(path)) as second:
         base = second.sync_tickets()
         assert second.take(base, 10) == []
-        assert second.requeue(base) == 2
+        assert second.requeue(base) == [(1, 1), (2, 2)]
         assert [entry.job.id for _, entry in second.take(base, 10)] == ["job-1", "job-2"]
-        assert second.requeue(base) == 0
+        assert second.requeue(base) == []
+
+
+def test_what_is_over_for_good_comes_back_only_if_it_is_listed_or_asked_for(path: Path) -> None:
+    with closing(Store(path)) as first:
+        for seq in seqs(absorb(first, job(1), job(2), job(3))).values():
+            first.fail(seq, "404", 1, for_good=True)
+    with closing(Store(path)) as second:
+        base = second.sync_tickets()
+        assert second.requeue(base) == []
+        absorb(second, job(2))
+        second.retry([JobId("job-3")])
+        assert [entry.job.id for _, entry in second.take(base, 10)] == ["job-2", "job-3"]
+
+
+def test_an_original_that_is_queued_again_names_the_row_of_its_job(path: Path) -> None:
+    with closing(Store(path)) as first:
+        wanting = replace(intake(first), originals=True)
+        [seq] = seqs(first.absorb([job(1)], wanting, {})).values()
+        complete(first, seq)
+    with closing(Store(path)) as second:
+        [(original, clean)] = second.requeue(second.sync_tickets())
+        assert (clean, original != seq) == (seq, True)
 
 
 def test_retry_makes_failed_files_eligible_for_a_run_that_goes_on(path: Path, store: Store) -> None:

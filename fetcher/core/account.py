@@ -78,7 +78,8 @@ class Account:
     """Counts by class, bytes, and what the final event needs.
 
     `files_downloaded` counts originals too. `left_out`: rows that were to be fetched and
-    then were not (`--max-downloads`).
+    then were not (`--max-downloads`). `unlisted`: rows that earlier runs left to be fetched, and
+    whose jobs the whole history no longer lists.
     """
 
     counts: Counter[Class] = field(default_factory=Counter)
@@ -87,6 +88,7 @@ class Account:
     bytes_stored: int = 0
     bytes_fetched: int = 0
     left_out: Rows = field(default_factory=Rows)
+    unlisted: Rows = field(default_factory=Rows)
     _classes: bytearray = field(default_factory=bytearray)  # by row; 0: not seen
     _without_original: Rows = field(default_factory=Rows)  # records whose original failed
     _record_of: dict[int, int] = field(default_factory=dict)  # originals under way: their record

@@ -101,13 +101,16 @@ class Files(Writing):
             )
             self._drop_records(one.seq for one in batch)
 
-    def fail(self, seq: int, reason: str, attempts: int) -> None:
-        """Record that the file was given up for now."""
+    def fail(self, seq: int, reason: str, attempts: int, *, for_good: bool = False) -> None:
+        """Record that the file was given up for now.
+
+        `for_good`: until its job is listed again, or somebody asks for it (`retry`).
+        """
         with self._transaction() as db:
             db.execute(
-                "UPDATE entry SET state = 'failed', last_error = ?, attempts = attempts + ? "
-                "WHERE seq = ?",
-                (reason, attempts, seq),
+                "UPDATE entry SET state = 'failed', last_error = ?, attempts = attempts + ?, "
+                "ticket = iif(?, -1, ticket) WHERE seq = ?",
+                (reason, attempts, for_good, seq),
             )
 
     def set_state(self, seqs: Sequence[int], state: State) -> None:

@@ -48,21 +48,26 @@ class Queue(Writing):
             ).fetchall()
             return [(row[0], to_entry(row[1:])) for row in rows]
 
-    def requeue(self, run_base: int) -> int:
-        """Give a ticket to whatever earlier runs left to be fetched; return how many."""
+    def requeue(self, run_base: int) -> list[tuple[int, int]]:
+        """Give a ticket to whatever earlier runs left to be fetched, but what is over for good.
+
+        Returns each as (row, row of the clean file of its job).
+        """
         with self._transaction() as db:
-            rows = db.execute(
-                f"SELECT seq FROM {_TODO} AND ticket <= ? ORDER BY ticket",
+            rows: list[tuple[int, int]] = db.execute(
+                "SELECT seq, (SELECT clean.seq FROM entry AS clean "
+                "WHERE clean.id = entry.id AND clean.variant = 'denoised') "
+                f"FROM {_TODO} AND ticket BETWEEN 0 AND ? ORDER BY ticket",
                 (run_base,),
             ).fetchall()
             newest = self.sync_tickets()
             db.executemany(
                 "UPDATE entry SET state = iif(state = 'failed', 'queued', state), ticket = ? "
                 "WHERE seq = ?",
-                [(newest + n, seq) for n, (seq,) in enumerate(rows, start=1)],
+                [(newest + n, seq) for n, (seq, _) in enumerate(rows, start=1)],
             )
         self.last_ticket = newest + len(rows)
-        return len(rows)
+        return rows
 
     def sync_tickets(self) -> int:
         """Return the newest ticket, other processes' (`retry`) included."""

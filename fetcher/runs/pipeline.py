@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from fetcher.transfers.transfer import Means
     from fetcher.transfers.underway import Kit
 
+_GONE = (
+    "; the service no longer lists the job, so this was the last attempt: it is tried again only "
+    "if it is listed once more, or with `fetcher retry`"
+)
 _BATCH = 256  # files looked at in one go, in 8 ms; the hops for each batch cost 1 ms
 
 
@@ -281,10 +285,14 @@ class Pipeline:
         match outcome:
             case Fetched():
                 await self._finisher.put(Ready(entry, key, outcome, began_s))
-            case GivenUp(reason=reason, attempts=attempts):
+            case GivenUp(reason=reason, attempts=attempts, is_refused=is_refused):
+                is_gone = is_refused and entry.seq in plant.account.unlisted
+                reason += _GONE if is_gone else ""
                 # Every start has its end, also where a stop comes while this is recorded.
                 try:
-                    await plant.manifest.do(Store.fail, entry.seq, reason, attempts)
+                    await plant.manifest.do(
+                        Store.fail, entry.seq, reason, attempts, for_good=is_gone
+                    )
                 finally:
                     tell_failed(plant.desk, entry, reason, attempts)
             case LeftOut(reason=reason, bytes_total=total):

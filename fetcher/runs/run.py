@@ -125,7 +125,9 @@ class Run:
                 new += absorbed.new
                 records += sum(seen.add(one.seq) for one in absorbed.listed)
                 waiting.update(one.job.id for one in absorbed.listed if one.after is State.WAITING)
-        await self.requeue()
+        for seq, clean_seq in await self.requeue():
+            if clean_seq not in seen:
+                self.account.unlisted.add(seq)
         now = datetime.now(UTC).isoformat()
         await self.manifest.do(
             Store.put,
@@ -146,12 +148,13 @@ class Run:
         )
         return frozenset(waiting)
 
-    async def requeue(self) -> None:
-        """Queue what earlier runs left to be fetched."""
+    async def requeue(self) -> list[tuple[int, int]]:
+        """Queue what earlier runs left to be fetched; return the rows as `Store.requeue` does."""
         left = await self.manifest.do(Store.requeue, self.run_base)
         if left:
-            self.sink(QueueGrew(left))
+            self.sink(QueueGrew(len(left)))
             self.downloads.wake()
+        return left
 
     def completed(self, exit_code: int) -> RunCompleted:
         """Return the final event: the account, which adds up."""

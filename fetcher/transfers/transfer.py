@@ -99,11 +99,15 @@ class Fetched:
 
 @frozen
 class GivenUp:
-    """Not fetched in this run; what is here of it stays."""
+    """Not fetched in this run; what is here of it stays.
+
+    `is_refused`: its host refused every link that the service has.
+    """
 
     reason: str
     attempts: int
     bytes_done: int
+    is_refused: bool = False
 
 
 @frozen
@@ -291,7 +295,7 @@ class Transfer:
         self._refused.append(self._url)
         if len(self._refused) > _LINK_SOURCES or self._insisted:
             why = "the service gives no other link" if self._insisted else "fresh ones as well"
-            return self._give_up(f"{error}; {why}")
+            return self._give_up(f"{error}; {why}", is_refused=True)
         try:
             url = await self._means.relink(self._entry, self._refused)
         except FetcherError as trouble:
@@ -341,10 +345,10 @@ class Transfer:
             actual_s = await run(self._kit.threads, duration_s, file.part.path)
         return misfit(actual_s, announced_s)
 
-    def _give_up(self, reason: str) -> GivenUp:
+    def _give_up(self, reason: str, *, is_refused: bool = False) -> GivenUp:
         done = self._file.bytes_done
         self._file.close()
-        return GivenUp(reason, self._attempts, done)
+        return GivenUp(reason, self._attempts, done, is_refused)
 
 
 async def _step_aside(slots: Slots, file: Underway, waiting: Awaitable[None]) -> None:
