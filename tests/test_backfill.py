@@ -596,6 +596,24 @@ async def test_max_downloads_is_exact_with_any_number_of_workers(
     assert (ran.final.downloaded, len(sim.audio_requests())) == (5, 5)
 
 
+async def test_max_downloads_of_none_lists_adopts_and_leaves_the_rest_for_later(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """Left out at once in a bare folder, and what is in place is adopted in any other."""
+    sim.add_jobs(30)
+    listed = await run(sim.api_url, tmp_path, max_downloads=0, page_size=5)
+    assert (listed.exit_code, listed.final.filtered, files(tmp_path)) == (0, 30, {})
+    some = await run(sim.api_url, tmp_path, max_downloads=10, page_size=5)
+    assert (some.final.downloaded, some.final.filtered) == (10, 20)
+    for leftover in (tmp_path / ".fetcher").glob("manifest.db*"):
+        leftover.unlink()
+    again = await run(sim.api_url, tmp_path, max_downloads=0, page_size=5)
+    assert (again.final.adopted, again.final.filtered) == (10, 20)
+    rest = await run(sim.api_url, tmp_path, page_size=5)
+    assert (rest.final.already, rest.final.downloaded) == (10, 20)
+    check_mirror(sim, tmp_path)
+
+
 async def test_since_and_until_bound_created_at(tmp_path: Path, sim: Simulator) -> None:
     for day in range(1, 6):
         sim.add_job(f"{day}.wav", created_at=datetime(2026, 3, day, tzinfo=UTC))

@@ -251,6 +251,23 @@ def test_filters_of_another_run_are_forgotten(store: Store) -> None:
     assert states(store) == {"job-1": State.FILTERED, "job-2": State.QUEUED}
 
 
+@pytest.mark.parametrize(
+    ("is_bare", "new", "known"),
+    [(True, State.FILTERED, State.FILTERED), (False, State.QUEUED, State.FILTERED)],
+    ids=["a bare folder", "files that may be adopted"],
+)
+def test_once_max_downloads_is_spent_only_what_may_be_on_disk_gets_a_ticket(
+    is_bare: bool, new: State, known: State, store: Store
+) -> None:
+    left, unfinished, pending = seqs(absorb(store, job(1), job(2), job(3, Status.PENDING))).values()
+    store.set_state([left], State.FILTERED)
+    store.set_total(unfinished, 1000, State.PARTIAL)
+    spent = replace(intake(store), is_spent=True, is_bare=is_bare)
+    listed = store.absorb([job(n) for n in (1, 2, 3, 4)], spent, {}).listed
+    assert [one.after for one in listed] == [known, State.PARTIAL, new, new]
+    assert [listed[1].seq, listed[2].seq] == [unfinished, pending]
+
+
 def test_a_file_known_to_be_too_large_is_left_out_until_the_limit_is_raised(store: Store) -> None:
     [seq] = seqs(absorb(store, job(1))).values()
     store.set_total(seq, 5_000, State.FILTERED)

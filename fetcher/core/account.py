@@ -57,12 +57,12 @@ class Rows:
 
     def add(self, seq: int) -> bool:
         """Add a row; return whether it was not there yet."""
-        if seq in self:
+        bits, index, bit = self._bits, seq >> 3, 1 << (seq & 7)
+        if index >= len(bits):
+            bits.extend(bytes(index + _GROWTH_ROWS - len(bits)))
+        elif bits[index] & bit:
             return False
-        index = seq >> 3
-        if index >= len(self._bits):
-            self._bits.extend(bytes(index + _GROWTH_ROWS - len(self._bits)))
-        self._bits[index] |= 1 << (seq & 7)
+        bits[index] |= bit
         return True
 
     def discard(self, seq: int) -> bool:

@@ -7,6 +7,8 @@ everything else where a page of history is taken in.
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ def insert(db: sqlite3.Connection, columns: Sequence[str], rows: Sequence[Sequen
     """Add rows, their values in the order of `columns`."""
     for some in portions(rows, _MOST_VALUES // len(columns)):
         db.execute(
-            f"INSERT INTO entry ({', '.join(columns)}) VALUES {_slots(some, len(columns))}",
-            _flat(some),
+            f"INSERT INTO entry ({', '.join(columns)}) VALUES {_slots(len(some), len(columns))}",
+            list(chain.from_iterable(some)),
         )
 
 
@@ -33,10 +35,10 @@ def update_from(
     """Change rows as `changes` says, from values that it calls `new.COLUMN`; one is `seq`."""
     names = ", ".join(f"column{n} AS {name}" for n, name in enumerate(columns, start=1))
     for some in portions(rows, _MOST_VALUES // len(columns)):
-        values = f"SELECT {names} FROM (VALUES {_slots(some, len(columns))})"
+        values = f"SELECT {names} FROM (VALUES {_slots(len(some), len(columns))})"
         db.execute(
             f"UPDATE entry SET {changes} FROM ({values}) AS new WHERE entry.seq = new.seq",
-            _flat(some),
+            list(chain.from_iterable(some)),
         )
 
 
@@ -53,9 +55,6 @@ def portions(rows: Sequence[T], most: int) -> Iterator[Sequence[T]]:
         yield rows[start : start + most]
 
 
-def _slots(rows: Sequence[Sequence[Any]], width: int) -> str:
-    return ", ".join([f"({', '.join('?' * width)})"] * len(rows))
-
-
-def _flat(rows: Sequence[Sequence[Any]]) -> list[Any]:
-    return [value for row in rows for value in row]
+@cache
+def _slots(rows: int, columns: int) -> str:
+    return ", ".join([f"({', '.join('?' * columns)})"] * rows)

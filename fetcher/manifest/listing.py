@@ -59,7 +59,9 @@ class Intake:
 
     Tickets up to `run_base` are from earlier runs; a failed file with a ticket up to
     `retry_base` may be tried again, and so may one whose record has changed since.
-    `left_out`: rows that this run has left out itself (`--max-downloads`).
+    `left_out`: rows that this run has left out itself (`--max-downloads`). `is_spent`: it may
+    download no more, so that only what may lie on disk already is worth a ticket: nothing
+    where the run began with a `bare` folder, and nothing that was left out before.
     """
 
     rules: Rules
@@ -67,13 +69,19 @@ class Intake:
     run_base: int
     retry_base: int
     left_out: Container[int] = ()
+    is_spent: bool = False
+    is_bare: bool = False
 
     def classify(self, job: Job, known: Known | None) -> State:
         """Return the state of a file after a listing has shown its job."""
         state = classify(job, known, self.rules)
-        if known is not None and known.state is State.FILTERED and state in TODO:
-            return State.FILTERED if known.seq in self.left_out else state
-        return state
+        if state not in TODO or (known is not None and known.state in TODO):
+            return state
+        if known is not None and known.state is State.FILTERED:
+            stays_out = self.is_spent or known.seq in self.left_out
+        else:
+            stays_out = self.is_spent and self.is_bare
+        return State.FILTERED if stays_out else state
 
     def wants_ticket(self, known: Known | None, state: State, *, is_changed: bool) -> bool:
         """Return whether the file joins the queue (again) of this run."""

@@ -220,12 +220,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     # NORMAL: a commit may be lost in a power cut, never torn; what it said is found again
-    # on disk (adopted), so the cheaper mode loses nothing. The log may grow to 32 MB (4 is
+    # on disk (adopted), so the cheaper mode loses nothing. The log may grow to 128 MB (4 is
     # SQLite's own bound): ids are random, so every page of the history changes the same
-    # pages of their index, and each is written back once a log (a tenth of a first listing).
+    # pages of their index, and each is written back once a log. Of a first listing of 600,000
+    # records, with its 33 us of CPU a record, 32 MB cost 2.7 more.
     db.executescript(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16000;"
-        "PRAGMA wal_autocheckpoint = 8000;"
+        "PRAGMA wal_autocheckpoint = 32000;"
     )
     return db
 

@@ -62,6 +62,18 @@ class Downloads:
         """Return whether nothing is queued and nothing is under way."""
         return self._pipeline.is_idle if self._pipeline is not None else not self._is_wanted
 
+    @property
+    def is_spent(self) -> bool:
+        """Return whether `--max-downloads` lets no more be downloaded."""
+        if self._budget is not None:
+            return self._budget.is_spent
+        return self._ingredients.settings.max_downloads == 0
+
+    @property
+    def began_bare(self) -> bool:
+        """Return whether DIR was seen to hold no file of any job when the run began."""
+        return self._ingredients.eye.began_bare
+
     def wake(self) -> None:
         """Say that files may have got tickets."""
         self._is_wanted = True

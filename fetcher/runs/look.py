@@ -55,6 +55,11 @@ class Eye:
     parts: Parts
     _began_bare: bool | None = None
 
+    @property
+    def began_bare(self) -> bool:
+        """Return whether the first look found DIR without a file; false before it."""
+        return bool(self._began_bare)
+
     def look_all(self, entries: Sequence[Entry]) -> list[Local]:
         """Return what is on disk for each of them."""
         if self._began_bare is None:

@@ -74,8 +74,10 @@ class Run:
         for one in absorbed.restamped:
             await asyncio.to_thread(self.places.restamp, one.path, one.before, one.after)
         for listed in absorbed.listed:
-            first = self.account.listed(listed.seq, listed.before, listed.after)
-            self._tell(listed, first=first)
+            seq, _, before, after = listed
+            first = self.account.listed(seq, before, after)
+            if after is State.WAITING or after is State.REJECTED:
+                self._tell(listed, first=first)
         if absorbed.queued:
             self.sink(QueueGrew(absorbed.queued))
             self.downloads.wake()
@@ -90,6 +92,8 @@ class Run:
             run_base=self.run_base,
             retry_base=retry_base,
             left_out=self.account.left_out,
+            is_spent=self.downloads.is_spent,
+            is_bare=self.downloads.began_bare,
         )
 
     def _report(self, bad: InvalidRecord) -> None:
@@ -123,7 +127,7 @@ class Run:
             async for page in pages:
                 absorbed = await self.absorb(page, retry_base=retry_base)
                 new += absorbed.new
-                records += sum(seen.add(one.seq) for one in absorbed.listed)
+                records += sum([seen.add(one.seq) for one in absorbed.listed])
                 waiting.update(one.job.id for one in absorbed.listed if one.after is State.WAITING)
         for seq, clean_seq in await self.requeue():
             if clean_seq not in seen:
