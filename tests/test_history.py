@@ -261,6 +261,16 @@ async def test_a_job_among_many_of_the_same_time_is_found(place: int, cap: int |
     assert await whole.find(listed[place].id, START, 0) == listed[place]
 
 
+async def test_what_is_left_is_halved_although_the_server_gives_one_record_a_page() -> None:
+    """It was read row by row once it was narrower than a page that was asked for."""
+    api = Api(jobs(300), cap=1)
+    whole, _ = history(api, page_size=200)
+    wanted = api.listed[49]
+    assert wanted.created_at is not None
+    assert await whole.find(wanted.id, wanted.created_at, 249) == wanted
+    assert len(api.asked) <= 20
+
+
 async def test_a_rank_that_is_right_costs_at_most_two_requests() -> None:
     api = Api(jobs(500))
     whole, _ = history(api, page_size=20)

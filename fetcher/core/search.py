@@ -46,6 +46,8 @@ class Search:
 
     def feed(self, times: Sequence[datetime], count: int) -> None:
         """Take the page at `offset`: the times that could be read, and how many rows it has."""
+        if count:
+            self._width = min(self._width, count)  # else what is left is read row by row
         end = self.offset + count
         oldest = min(times, default=None)
         if self._reads_on:
