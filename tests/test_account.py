@@ -269,7 +269,7 @@ def test_the_account_of_a_watch_adds_up_after_every_step(
                     account.listed(one.seq, one.before, one.after)
                     seen.add(one.job.id)
                 check(store, account, seen, last)
-            store.requeue(run.run_base)
+            store.requeue(run.run_base, originals=True)
             for (ticket, taken), outcome in zip(store.take(cursor, 99), outcomes, strict=False):
                 cursor = ticket
                 account.taken(taken, store.look_up([taken.job.id])[taken.job.id])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from raw_server import RawServer, Request, answer
 from support import (
     KEY,
     Ran,
@@ -43,6 +44,8 @@ from fetcher.simulator import OMIT, Fault, Serving, Simulator
 from fetcher.simulator.record import record
 
 if TYPE_CHECKING:
+    from asyncio import StreamWriter
+
     from fetcher.events import Event
 
 MANIFEST = "manifest.db"
@@ -644,6 +647,43 @@ async def test_what_a_filter_left_unfinished_in_an_earlier_run_is_left_out(
     third = await run(sim.api_url, tmp_path)
     assert (first.exit_code, second.exit_code, third.exit_code) == (1, 0, 0)
     assert (second.final.filtered, third.final.downloaded) == (1, 1)
+
+
+async def test_what_is_not_listed_any_more_is_not_lost_to_a_filter(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    keep, job = sim.add_job("talk.wav"), sim.add_job("other.wav")
+    content = sim.content(job)
+    is_up = False
+
+    async def reply(_: Request, writer: StreamWriter) -> None:
+        writer.write(answer(content) if is_up else answer(status="503 Busy"))
+
+    async with RawServer(reply) as raw:
+        sim.override(job, audio_url=f"{raw.origin}/other.wav")
+        first = await run(sim.api_url, tmp_path, retries=0)
+        sim.delete(job)
+        filtered = await run(sim.api_url, tmp_path, match="talk*", retries=0)
+        is_up = True
+        last = await run(sim.api_url, tmp_path, retries=0)
+    assert [ran.exit_code for ran in (first, filtered, last)] == [1, 0, 0]
+    assert (filtered.final.filtered, last.final.downloaded) == (1, 1)
+    assert sorted(files(tmp_path).values()) == sorted([sim.content(keep), content])
+
+
+async def test_originals_that_nobody_wants_any_more_are_left_alone(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(3)
+    sim.faults.add(Fault("original", times=None, status=404))
+    wanted = await run(sim.api_url, tmp_path, originals=True)
+    asked = len(sim.log.of("original"))
+    plain = await run(sim.api_url, tmp_path)
+    assert (wanted.exit_code, plain.exit_code, plain.final.already) == (1, 0, 3)
+    assert len(sim.log.of("original")) == asked
+    sim.faults.clear()
+    again = await run(sim.api_url, tmp_path, originals=True)
+    assert (again.exit_code, sum(".original." in path for path in files(tmp_path))) == (0, 3)
 
 
 async def test_originals_come_beside_the_clean_files(tmp_path: Path, sim: Simulator) -> None:

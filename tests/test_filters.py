@@ -117,5 +117,7 @@ RULES = [
 
 
 def test_rules_that_differ_have_signatures_that_differ() -> None:
-    assert len({rules.signature() for rules in RULES}) == len(RULES)
-    assert Rules(since=NOON).signature() == Rules(since=NOON).signature()
+    signatures = [rules.signature(originals=both) for rules in RULES for both in (False, True)]
+    assert len(set(signatures)) == 2 * len(RULES)
+    again = Rules(since=NOON).signature(originals=True)
+    assert again == Rules(since=NOON).signature(originals=True)

@@ -425,9 +425,9 @@ def test_what_a_killed_run_left_is_queued_by_the_next(path: Path) -> None:
     with closing(Store(path)) as second:
         base = second.sync_tickets()
         assert second.take(base, 10) == []
-        assert second.requeue(base) == [(1, 1), (2, 2)]
+        assert second.requeue(base, originals=True) == [(1, 1), (2, 2)]
         assert [entry.job.id for _, entry in second.take(base, 10)] == ["job-1", "job-2"]
-        assert second.requeue(base) == []
+        assert second.requeue(base, originals=True) == []
 
 
 def test_what_is_over_for_good_comes_back_only_if_it_is_listed_or_asked_for(path: Path) -> None:
@@ -436,7 +436,7 @@ def test_what_is_over_for_good_comes_back_only_if_it_is_listed_or_asked_for(path
             first.fail(seq, "404", 1, for_good=True)
     with closing(Store(path)) as second:
         base = second.sync_tickets()
-        assert second.requeue(base) == []
+        assert second.requeue(base, originals=True) == []
         absorb(second, job(2))
         second.retry([JobId("job-3")])
         assert [entry.job.id for _, entry in second.take(base, 10)] == ["job-2", "job-3"]
@@ -448,7 +448,7 @@ def test_an_original_that_is_queued_again_names_the_row_of_its_job(path: Path) -
         [seq] = seqs(first.absorb([job(1)], wanting, {})).values()
         complete(first, seq)
     with closing(Store(path)) as second:
-        [(original, clean)] = second.requeue(second.sync_tickets())
+        [(original, clean)] = second.requeue(second.sync_tickets(), originals=True)
         assert (clean, original != seq) == (seq, True)
 
 
@@ -494,7 +494,7 @@ def test_every_run_is_handed_each_unfinished_file_exactly_once(
             run = intake(store)
             wanted |= {n for n, status in listing.items() if status is Status.SUCCESS} - done
             store.absorb([job(n, status) for n, status in listing.items()], run, {})
-            store.requeue(run.run_base)
+            store.requeue(run.run_base, originals=True)
             handed = store.take(run.run_base, 100)
             numbers = [int(entry.job.id[4:]) for _, entry in handed]
             assert sorted(numbers) == sorted(wanted)

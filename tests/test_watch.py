@@ -470,6 +470,27 @@ async def test_done_too_early_costs_no_more_than_a_poll(sim: Simulator, tmp_path
     check_mirror(sim, tmp_path)
 
 
+async def test_a_done_whose_file_is_not_there_yet_leaves_the_job_pending(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    """Deep in the history, where only polls for pending jobs look, and without another time."""
+    jobs = sim.add_jobs(60)
+    early = f'data: {{"stage":"done","url":"{sim.host_url}/audio/none/clean.wav"}}\n\n'
+    sim.override(jobs[5], status="pending", audio_url=None)
+    sim.faults.add(Fault("progress", times=None, body=early, headers=SSE))
+    async with watching(sim, tmp_path, until_idle=True, page_size=10) as at:
+        await at.until(lambda: bool(at.of(DownloadFailed)))
+        await at.more_polls(3)
+        assert not at.task.done()  # the list says pending, so it is not idle
+        asked = len(sim.log.of("progress"))
+        await at.more_polls(10)
+        assert len(sim.log.of("progress")) == asked  # not again at once
+        sim.override(jobs[5], status="success", audio_url=sim.url(jobs[5]))
+        ran = await at.ended()
+    assert (ran.exit_code, ran.final.downloaded, ran.final.failed) == (0, 60, 0)
+    check_mirror(sim, tmp_path)
+
+
 async def test_a_done_whose_link_has_expired_is_fetched_with_a_fresh_one(
     sim: Simulator, tmp_path: Path
 ) -> None:
@@ -964,6 +985,53 @@ async def test_a_time_that_is_none_only_brings_a_full_pass(
     _set_meta(tmp_path, "last_full_at", text)
     ran = await until_idle(sim, tmp_path)
     assert (ran.exit_code, ran.final.already) == (0, 3)
+
+
+async def test_a_full_pass_that_broke_off_is_made_up_for_by_the_next_watch(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(60)[::-1]
+    sim.fail(jobs[50])
+    await until_idle(sim, tmp_path, page_size=10)
+    sim.finish(jobs[50])
+    sim.faults.add(Fault("list", times=1, status=503, after=2))
+    broken = await run(sim.api_url, tmp_path, page_size=10, retries=0)
+    assert (broken.exit_code, broken.final.downloaded) == (4, 0)
+    ran = await until_idle(sim, tmp_path, page_size=10)
+    assert (ran.exit_code, ran.final.downloaded) == (0, 1)
+
+
+async def test_what_max_downloads_left_out_is_fetched_by_a_watch_without_it(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(60)
+    await run(sim.api_url, tmp_path, page_size=10, max_downloads=10)
+    some = await until_idle(sim, tmp_path, page_size=10, max_downloads=20)
+    rest = await until_idle(sim, tmp_path, page_size=10)
+    assert (some.final.downloaded, rest.final.downloaded) == (20, 30)
+    check_mirror(sim, tmp_path)
+
+
+async def test_originals_that_are_wanted_later_are_all_fetched(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(30)
+    for job in jobs[-5:]:  # the newest page brings nothing new
+        sim.override(job, original_audio_url=None)
+    await until_idle(sim, tmp_path, page_size=5)
+    await until_idle(sim, tmp_path, page_size=5, originals=True)
+    assert sum(".original." in path for path in files(tmp_path)) == 25
+
+
+async def test_a_job_that_was_deleted_before_its_file_came_is_given_up_by_a_watch_too(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    _, gone = sim.add_jobs(2)
+    sim.faults.add(Fault("audio", job=gone, status=404, times=None))
+    ended = [await until_idle(sim, tmp_path)]
+    sim.delete(gone)
+    ended += [await until_idle(sim, tmp_path, full_every=0) for _ in range(2)]
+    assert [ran.exit_code for ran in ended] == [1, 1, 0]
 
 
 async def test_a_recent_full_pass_is_not_repeated_by_a_new_watch(

@@ -59,6 +59,7 @@ class Rules:
             return None
         return f"{size_bytes} bytes, more than --max-size {limit}"
 
-    def signature(self) -> str:
-        """Return a short text that differs when these rules would decide otherwise."""
-        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:16]
+    def signature(self, *, originals: bool) -> str:
+        """Return a short text that differs when a run by these rules would take other files."""
+        said = repr((*astuple(self), originals))
+        return hashlib.sha256(said.encode()).hexdigest()[:16]

@@ -82,7 +82,8 @@ class Files(Writing):
         with self._transaction() as db:
             bulk.update_from(
                 db,
-                "state = 'complete', path = new.path, path_key = new.path_key, "
+                "state = 'complete', status = 'success', path = new.path, "
+                "path_key = new.path_key, "
                 "bytes_stored = new.bytes, bytes_total = new.bytes, sha256 = new.sha256, "
                 "completed_us = new.completed_us, last_error = NULL, audio_url = NULL, "
                 "original_audio_url = NULL",
@@ -104,12 +105,14 @@ class Files(Writing):
     def fail(self, seq: int, reason: str, attempts: int, *, for_good: bool = False) -> None:
         """Record that the file was given up for now.
 
-        `for_good`: until its job is listed again, or somebody asks for it (`retry`).
+        `for_good`: until its job is listed again, or somebody asks for it (`retry`). A job
+        that an event stream called done while it is listed as pending is waited for again.
         """
         with self._transaction() as db:
             db.execute(
-                "UPDATE entry SET state = 'failed', last_error = ?, attempts = attempts + ?, "
-                "ticket = iif(?, -1, ticket) WHERE seq = ?",
+                "UPDATE entry SET state = iif(status = 'pending', 'waiting', 'failed'), "
+                "last_error = ?, attempts = attempts + ?, ticket = iif(?, -1, ticket) "
+                "WHERE seq = ?",
                 (reason, attempts, for_good, seq),
             )
 

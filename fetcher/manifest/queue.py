@@ -38,7 +38,8 @@ class Queue(Writing):
     def take(self, after_ticket: int, limit: int) -> list[tuple[int, Entry]]:
         """Return the next files to be fetched as (ticket, entry), in the order of tickets.
 
-        Those that failed since they got their ticket are left alone.
+        Those that failed since they got their ticket are left alone. Their jobs are
+        finished, also those that are still listed as pending.
         """
         with schema.translated(self.path):
             rows = self._db.execute(
@@ -46,19 +47,21 @@ class Queue(Writing):
                 "AND state <> 'failed' ORDER BY ticket LIMIT ?",
                 (after_ticket, limit),
             ).fetchall()
-            return [(row[0], to_entry(row[1:])) for row in rows]
+            return [(row[0], _finished(to_entry(row[1:]))) for row in rows]
 
-    def requeue(self, run_base: int) -> list[tuple[int, int]]:
+    def requeue(self, run_base: int, *, originals: bool) -> list[tuple[int, int]]:
         """Give a ticket to whatever earlier runs left to be fetched, but what is over for good.
 
-        Returns each as (row, row of the clean file of its job).
+        `originals` only where they are wanted now. Returns each as (row, row of the clean
+        file of its job).
         """
         with self._transaction() as db:
             rows: list[tuple[int, int]] = db.execute(
                 "SELECT seq, (SELECT clean.seq FROM entry AS clean "
                 "WHERE clean.id = entry.id AND clean.variant = 'denoised') "
-                f"FROM {_TODO} AND ticket BETWEEN 0 AND ? ORDER BY ticket",
-                (run_base,),
+                f"FROM {_TODO} AND ticket BETWEEN 0 AND ? AND (? OR variant = 'denoised') "
+                "ORDER BY ticket",
+                (run_base, originals),
             ).fetchall()
             newest = self.sync_tickets()
             db.executemany(
@@ -133,3 +136,9 @@ class Queue(Writing):
         with schema.translated(self.path):
             rows = self._db.execute(f"SELECT seq FROM {_TODO}").fetchall()
         return {seq for (seq,) in rows}
+
+
+def _finished(entry: Entry) -> Entry:
+    if entry.job.status is Status.SUCCESS:
+        return entry
+    return entry._replace(job=entry.job._replace(status=Status.SUCCESS))

@@ -120,8 +120,9 @@ class Store(Queue, Files):
     def announce_done(self, job_id: JobId, url: str, intake: Intake) -> Listed | None:
         """Queue a job that an event stream called done with a link, whatever the list says.
 
-        None when there is nothing to queue: unknown, complete, queued already, or left out
-        by a filter.
+        Its status stays the list's: should the file not be there yet, the job is still
+        pending. None when there is nothing to queue: unknown, complete, queued already, or
+        left out by a filter.
         """
         with schema.translated(self.path):
             row = self._db.execute(
@@ -133,7 +134,14 @@ class Store(Queue, Files):
             return None
         done = entry.job._replace(status=Status.SUCCESS, audio_url=url, error=None)
         absorbed = self.absorb([done], intake, {})
-        return next((one for one in absorbed.listed if one.after in TODO), None)
+        queued = next((one for one in absorbed.listed if one.after in TODO), None)
+        if queued is not None:
+            with self._transaction() as db:
+                db.execute(
+                    "UPDATE entry SET status = ? WHERE seq = ?",
+                    (str(entry.job.status), queued.seq),
+                )
+        return queued
 
     # ---- what a poll needs to know ----
 

@@ -86,9 +86,11 @@ class Live:
         names = {job.id for job in waiting}
         for job_id in [one for one in self._streams if one not in names]:
             self._hang_up(self._streams[job_id])
-        for job_id in [one for one in self._pauses if one not in names]:
-            del self._pauses[job_id]
         now_s = self.clock()
+        for job_id in [one for one in self._pauses if one not in names]:
+            # One that was done, and whose file was not there after all, is pending again.
+            if now_s > self._pauses[job_id].ends_at_s + _LONGEST_PAUSE_S:
+                del self._pauses[job_id]
         free = [job for job in waiting if job.id not in self._streams]
         for job in sorted(free, key=self._free_at_s):
             if self._free_at_s(job) > now_s or not self._has_room(now_s):

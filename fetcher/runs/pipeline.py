@@ -307,10 +307,18 @@ class Pipeline:
                     )
 
     async def _leave_out(self, entries: list[Entry]) -> None:
-        """Record in one transaction what is not fetched: one for each costs 200 us a file."""
+        """Record in one transaction what is not fetched: one for each costs 200 us a file.
+
+        What an earlier run left, and no listing would queue again, stays to be fetched.
+        """
         if not entries:
             return
-        seqs = [entry.seq for entry in entries]
-        await self._plant.manifest.do(Store.set_state, seqs, State.FILTERED)
+        plant = self._plant
+        listed = [
+            entry.seq
+            for entry in entries
+            if entry.seq not in plant.account.unlisted and plant.rules.refuse(entry.job) is None
+        ]
+        await plant.manifest.do(Store.set_state, listed, State.FILTERED)
         for entry in entries:
-            self._plant.account.ended(entry, Class.FILTERED)
+            plant.account.ended(entry, Class.FILTERED)

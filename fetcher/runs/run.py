@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from fetcher.runs.downloads import Downloads, Ingredients
 
 
-_OPEN = {"listing_open": "1"}  # new jobs are recorded and older ones may not be yet
+_OPEN = {"listing_open": "1"}  # jobs were recorded anew, and older ones may not be yet
+_IN_PART = "in part"  # the rules of a run that had to leave out some of what they let through
 _MOST_REPORTED = 10_000  # bad records that are told of in one run
 
 
@@ -84,6 +85,11 @@ class Run:
         self.sink(ListingProgress(self.account.records))
         return absorbed
 
+    @property
+    def wishes(self) -> str:
+        """Return a text that differs from that of a run which wants other files."""
+        return self.rules.signature(originals=self.settings.originals)
+
     def intake(self, retry_base: int) -> Intake:
         """Return how listed jobs become work; see there for `retry_base`."""
         return Intake(
@@ -121,6 +127,7 @@ class Run:
             asked_before = self.history.requests
         retry_base = await self.manifest.do(Store.sync_tickets)
         may_be_empty = await self.manifest.do(Store.is_empty)
+        await self.manifest.do(Store.put, _OPEN)
         records = 0
         seen, waiting = Rows(), set[JobId]()
         async with aclosing(self.history.pages(may_be_empty=may_be_empty)) as pages:
@@ -139,7 +146,7 @@ class Run:
                 "listing_open": "0",
                 "last_full_at": now,
                 "last_poll_at": now,
-                "rules": self.rules.signature(),
+                "rules": _IN_PART if self.settings.max_downloads is not None else self.wishes,
             },
         )
         self.sink(
@@ -154,7 +161,9 @@ class Run:
 
     async def requeue(self) -> list[tuple[int, int]]:
         """Queue what earlier runs left to be fetched; return the rows as `Store.requeue` does."""
-        left = await self.manifest.do(Store.requeue, self.run_base)
+        left = await self.manifest.do(
+            Store.requeue, self.run_base, originals=self.settings.originals
+        )
         if left:
             self.sink(QueueGrew(len(left)))
             self.downloads.wake()

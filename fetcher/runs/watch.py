@@ -52,6 +52,7 @@ class Watch:
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._wake = asyncio.Event()
         self._polled_once = False
+        self._knows_wishes = False  # the whole history was taken in by the rules of this run
         self._outage = Outage()
         self._shortage = Shortage()
         self._idle_polls = 0
@@ -109,13 +110,7 @@ class Watch:
     async def _poll_once(self) -> None:
         self._run.history.is_quiet = self._outage.failures > 0
         try:
-            if not self._polled_once:
-                await self._run.requeue()
-            if await self._is_full_pass_due():
-                await self._poller.learn(await self._run.list_all())
-                news = True
-            else:
-                news = await self._poller.poll() > 0
+            news = await self._look()
         except ManifestError:
             raise
         except (KeyRefusedError, ApiError, StorageError) as error:
@@ -124,11 +119,31 @@ class Watch:
             self._note_success(news=news)
         await self._refresh_waiting()
 
+    async def _look(self) -> bool:
+        """Look at the history, all of it where that is due; return whether that brought news.
+
+        What earlier runs left is queued at the first look: after a full pass, which tells
+        what of it is still listed, or where the API fails.
+        """
+        run, is_first = self._run, not self._polled_once
+        if not await self._is_full_pass_due():
+            if is_first:
+                await run.requeue()
+            return await self._poller.poll() > 0
+        try:
+            await self._poller.learn(await run.list_all())
+        except (KeyRefusedError, ApiError):
+            if is_first:
+                await run.requeue()
+            raise
+        self._knows_wishes = True
+        return True
+
     async def _is_full_pass_due(self) -> bool:
         manifest, run = self._run.manifest, self._run
         if await manifest.do(Store.get, "listing_open") != "0":
             return True
-        if await manifest.do(Store.get, "rules") != run.rules.signature():
+        if not self._knows_wishes and await manifest.do(Store.get, "rules") != run.wishes:
             return True
         last_at = _instant(await manifest.do(Store.get, "last_full_at"))
         if last_at is None:
