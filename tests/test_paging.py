@@ -182,6 +182,46 @@ def test_pages_of_any_size_are_read_whole(count: int, page_size: int, caps: list
 
 # ---- lists that change -------------------------------------------------------------------
 
+
+def touches(server: Server, page_size: int) -> list[tuple[int, bool]]:
+    """Walk through the list; return each page's offset, and whether it touched."""
+    walk, told = Walk(page_size), []
+    while not walk.finished:
+        offset = walk.next.offset
+        page = server.answer(offset, walk.next.limit)
+        walk.feed([JobId(one) for one in page if one is not None], len(page))
+        told.append((offset, walk.touched))
+    return told
+
+
+def test_pages_of_an_unchanged_list_touch_but_for_the_looks_at_its_end() -> None:
+    assert touches(Server(ids(24)), 10) == [
+        *[(0, True), (5, True), (10, True), (15, True)],  # half of a page is shared
+        *[(24, False), (19, False)],
+    ]
+
+
+def test_a_page_behind_a_gap_does_not_touch_until_the_walk_went_back() -> None:
+    told = touches(Server(ids(40), script={2: [Change(0.0, delete=8)]}), 10)
+    assert told[:4] == [(0, True), (5, False), (0, True), (5, True)]
+
+
+def test_a_page_of_one_record_touches_once_it_was_read_again() -> None:
+    assert touches(Server(ids(9)), 1)[:4] == [(0, True), (1, False), (0, False), (1, True)]
+
+
+def test_a_page_right_behind_a_short_one_does_not_touch() -> None:
+    assert touches(Server(ids(60), cap=20), 50)[:3] == [(0, True), (20, False), (15, True)]
+
+
+def test_a_page_behind_one_in_which_nothing_could_be_read_does_not_touch() -> None:
+    assert touches(Server([*([None] * 10), *ids(30)]), 10)[:3] == [
+        (0, True),
+        (5, False),
+        (10, True),
+    ]
+
+
 CHANGES = st.builds(
     Change,
     where=st.sampled_from([0.0, 0.0, 0.25, 0.5, 0.75, 0.95, 1.0]),

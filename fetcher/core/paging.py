@@ -93,7 +93,21 @@ class Walk:
         self._reads_offset = False  # the server is known to
         self._gaps = 0
         self._rechecks = 0
+        self._touched = False
         self.finished = False
+
+    @property
+    def touched(self) -> bool:
+        """Return whether nothing can have slipped in front of the page that was fed last.
+
+        True for the start of the list, for a page that begins with what was seen before, and
+        for one that was read again to prove this. False for a page that the walk must look
+        at again (its records may lie behind others that nobody saw), and for one that only
+        shows where the list ends. Whoever leaves a walk early leaves it at a page that
+        touches; what came with the pages before it, back to the last one that did, counts
+        as part of it.
+        """
+        return self._touched
 
     @property
     def next(self) -> Request:
@@ -108,6 +122,7 @@ class Walk:
         ignores `offset` and may hold more than the one page that it gives.
         """
         answer = Answer(self._offset, tuple(ids), count, self._asked, tied)
+        self._touched = False
         match self._mode:
             case _Mode.BEYOND:
                 self._feed_beyond(answer)
@@ -153,6 +168,7 @@ class Walk:
             self._go(_Mode.LINK, self._last.offset)
         else:
             self._accept(page)  # nothing was readable there
+            self._touched = False
 
     def _feed_start(self, page: Answer) -> None:
         if page.count:
@@ -224,6 +240,7 @@ class Walk:
         """Go on behind a page that nothing can have slipped in front of."""
         if page.asked > self._limit >= page.count:
             self._gives_more = False
+        self._touched = True
         went_back = self._mode is _Mode.BACK
         is_further = went_back or page.end > self._reach
         if not went_back:
