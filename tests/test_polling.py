@@ -100,6 +100,33 @@ async def test_new_jobs_are_found_over_as_many_pages_as_they_fill(
         assert await at.poll() == 1
 
 
+@pytest.mark.parametrize(
+    ("page_size", "added", "deleted", "at_request"),
+    [(10, 21, 6, 4), (7, 12, 4, 3), (1, 3, 1, 5)],
+    ids=["a gap wider than the overlap", "small pages", "pages of one"],
+)
+async def test_a_poll_does_not_end_behind_a_gap_that_a_deletion_has_made(
+    page_size: int, added: int, deleted: int, at_request: int, tmp_path: Path, sim: Simulator
+) -> None:
+    """What is known already lies behind the gap, and new jobs in it."""
+    sim.add_jobs(60)
+    async with polled(sim, tmp_path, page_size=page_size) as at:
+        jobs = sim.add_jobs(added)[::-1]
+        asked = [0]
+
+        def delete(_: SimRequest) -> bool:
+            asked[0] += 1
+            for job in jobs[:deleted] if asked[0] == at_request else ():
+                sim.delete(job)
+            return False
+
+        sim.faults.add(Fault("list", times=None, when=delete))
+        await at.poller.poll()
+        assert asked[0] > at_request
+        states = [await at.state(job) for job in jobs[deleted:]]
+        assert states == [State.QUEUED] * (added - deleted)
+
+
 async def test_a_listing_cut_between_pages_leaves_a_full_pass_due(
     tmp_path: Path, sim: Simulator
 ) -> None:

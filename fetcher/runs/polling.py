@@ -79,21 +79,26 @@ class Poller:
         """Absorb the newest pages up to one that goes further and brings nothing new.
 
         Pages that the walk reads again, to see that nothing moved, bring nothing new either.
+        One that does not touch what was seen may lie behind records that nobody saw.
         """
         run = self.run
         walk = Walk(run.settings.page_size)
         may_be_empty = await run.manifest.do(Store.is_empty)
-        new = 0
+        new = new_since = 0
+        is_further = False
         while not walk.finished:
             page = await run.history.page(walk.next, may_be_empty=may_be_empty)
             walk.feed([job.id for job in page.jobs], page.count, tied=tied(page.jobs))
             absorbed = await run.absorb(page, retry_base=run.run_base)
-            is_further = any(job.id not in seen for job in page.jobs)
+            is_further = is_further or any(job.id not in seen for job in page.jobs)
             seen.update(job.id for job in page.jobs)
             new += absorbed.new
+            new_since += absorbed.new
             may_be_empty = True
-            if is_further and not absorbed.new:
-                break
+            if walk.touched:
+                if is_further and not new_since:
+                    break
+                new_since, is_further = 0, False
         return new
 
     async def _finds_old_pending(self, seen: set[JobId]) -> bool:
