@@ -47,6 +47,15 @@ class Stop:
         """Return once a stop is asked for."""
         await self._asked.wait()
 
+    def instead_of(self, error: LockedError) -> RunCompleted:
+        """Return the final event of a run that was stopped while it waited for DEST.
+
+        Raises `error` where no stop was asked for.
+        """
+        if self.exit_code is None:
+            raise error
+        return RunCompleted(exit_code=self.exit_code)
+
 
 async def until_stopped(work: Awaitable[object], stop: Stop) -> bool:
     """Run `work`; return whether it came to its end before a stop was asked for.
@@ -154,11 +163,8 @@ class Fetcher:
         async with afterwards(self.settings, sink, self.stop.asked) as after:
             try:
                 final, has_downloaded = await work(sink, after)
-            except LockedError:
-                if self.stop.exit_code is None:
-                    raise
-                final = RunCompleted(exit_code=self.stop.exit_code)  # while it waited for DEST
-                has_downloaded = False
+            except LockedError as error:
+                final, has_downloaded = self.stop.instead_of(error), False
             if is_endless and self.stop.is_asked() and final.exit_code in _SIGNALLED:
                 final = replace(final, exit_code=0)
             await after.run_ended(final, has_downloaded=has_downloaded)

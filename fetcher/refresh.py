@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fetcher.engine import STOPPED_BY_SIGINT, until_stopped
+from fetcher.errors import LockedError
 from fetcher.runs.assembly import opened
 
 if TYPE_CHECKING:
@@ -43,10 +44,14 @@ async def refresh(fetcher: Fetcher, sink: Sink) -> RunCompleted:
 
     Raises UsageError, KeyRefusedError, ApiError, LockedError, StorageError.
     """
-    exit_code = 0
-    async with opened(fetcher.settings, sink, command="list --refresh") as run:
-        if not await until_stopped(run.list_all(), fetcher.stop):
-            exit_code = fetcher.stop.exit_code or STOPPED_BY_SIGINT
-        final = run.completed(exit_code)
+    stop, exit_code = fetcher.stop, 0
+    held = opened(fetcher.settings, sink, command="list --refresh", is_stopped=stop.is_asked)
+    try:
+        async with held as run:
+            if not await until_stopped(run.list_all(), stop):
+                exit_code = stop.exit_code or STOPPED_BY_SIGINT
+            final = run.completed(exit_code)
+    except LockedError as error:
+        final = stop.instead_of(error)
     sink(final)
     return final

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fetcher.engine import STOPPED_BY_SIGINT, until_stopped
-from fetcher.errors import FetcherError
+from fetcher.errors import FetcherError, LockedError
 from fetcher.events import FileDamaged, Notice, RunCompleted, VerifyCompleted, VerifyProgress
 from fetcher.files.checks import Finding, Problem, Recorded, examine
 from fetcher.files.places import Places
@@ -49,27 +49,40 @@ async def verify(fetcher: Fetcher, sink: Sink, *, repair: bool = False) -> RunCo
     Its `exit_code` is 1 where a file is not whole at the end. To repair, the destination is
     held from the start. Raises UsageError (no key) and LockedError then, and StorageError.
     """
+    try:
+        final = await _verified(fetcher, sink, repair=repair)
+    except LockedError as error:
+        final = fetcher.stop.instead_of(error)
+    sink(final)
+    return final
+
+
+async def _verified(fetcher: Fetcher, sink: Sink, *, repair: bool) -> RunCompleted:
+    """Check and mend, tell what was found, and return the account of it."""
     began_s = time.monotonic()
     destination = destination_of(fetcher.settings)
     async with AsyncExitStack() as stack:
         mending = Mending(sink)
         if repair and await asyncio.to_thread(schema.exists, destination.manifest):
-            held = opened(unfiltered(fetcher.settings), mending.note, command="verify --repair")
+            held = opened(
+                unfiltered(fetcher.settings),
+                mending.note,
+                command="verify --repair",
+                is_stopped=fetcher.stop.is_asked,
+            )
             mending.run = await stack.enter_async_context(held)
         is_alone = mending.run is not None
-        check = Check(destination, sink, lambda: fetcher.stop.exit_code is not None, is_alone)
+        check = Check(destination, sink, fetcher.stop.is_asked, is_alone)
         exit_code = await _end_of(check, mending, fetcher)
         completed = check.completed(len(mending.mended), time.monotonic() - began_s)
     sink(completed)
-    final = replace(
+    return replace(
         check.account(mending.mended, mending.adopted),
         bytes=completed.bytes,
         bytes_fetched=mending.bytes_fetched,
         seconds=completed.seconds,
         exit_code=exit_code,
     )
-    sink(final)
-    return final
 
 
 async def _end_of(check: Check, mending: Mending, fetcher: Fetcher) -> int:

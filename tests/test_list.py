@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import fcntl
 import os
@@ -21,8 +22,9 @@ from manifests import Shelf, job, rejected
 from fetcher.configuration.settings import Settings
 from fetcher.configuration.tables import Cell, Column, Screen, lines, settle
 from fetcher.core.text import width
-from fetcher.engine import Fetcher
+from fetcher.engine import STOPPED_BY_SIGINT, Fetcher
 from fetcher.events import JobPending, PollCompleted
+from fetcher.files.locks import held
 from fetcher.models import State, Status, Variant
 from fetcher.refresh import refresh, unfiltered
 
@@ -299,6 +301,19 @@ async def test_refresh_takes_the_filters_for_what_is_shown(sim: Simulator, shelf
     settings = _settings(sim, shelf.dest, match=["talk 0*"], until="2000-01-01")
     await refresh(Fetcher(unfiltered(settings)), lambda _: None)
     assert [one["state"] for one in shelf.objects("list", "--json")] == ["queued", "queued"]
+
+
+async def test_refresh_that_waits_for_another_process_can_be_stopped(
+    sim: Simulator, shelf: Shelf
+) -> None:
+    shelf.add(job(1))
+    fetcher = Fetcher(_settings(sim, shelf.dest, wait_lock=60))
+    told: list[Event] = []
+    with held([shelf.manifest.parent], command="watch", wait_s=0):
+        asyncio.get_running_loop().call_later(0.3, fetcher.stop.ask, STOPPED_BY_SIGINT)
+        async with asyncio.timeout(10):
+            final = await refresh(fetcher, told.append)
+    assert (final.exit_code, told) == (130, [final])
 
 
 def test_refresh_beside_a_run_says_who_holds_the_destination(shelf: Shelf) -> None:

@@ -17,7 +17,7 @@ import pytest
 from manifests import Shelf, job
 from support import KEY, check_account, files, run, settings, unfinished
 
-from fetcher.engine import STOPPED_BY_SIGINT, Fetcher
+from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
 from fetcher.errors import LockedError
 from fetcher.events import (
     DownloadFailed,
@@ -463,6 +463,19 @@ async def test_mending_beside_a_run_is_refused_and_checking_is_not(
         with pytest.raises(LockedError, match="fetcher watch"):
             await verified(sim.api_url, tmp_path, repair=True)
         assert (await verified(sim.api_url, tmp_path)).final.exit_code == 0
+
+
+async def test_mending_that_waits_for_another_process_can_be_stopped(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    await one_file(sim, tmp_path)
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, wait_lock=60))
+    told: list[Event] = []
+    with held([tmp_path / ".fetcher"], command="watch", wait_s=0):
+        asyncio.get_running_loop().call_later(0.3, fetcher.stop.ask, STOPPED_BY_SIGTERM)
+        async with asyncio.timeout(10):
+            final = await verify(fetcher, told.append, repair=True)
+    assert (final.exit_code, told) == (143, [final])
 
 
 @pytest.mark.parametrize("options", [[], ["--repair"]])
