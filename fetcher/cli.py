@@ -159,7 +159,7 @@ def _unknown_option(word: str, command: Command | None) -> str:
             " shell's history: set MUNSIT_API_KEY, or use --api-key-file"
         )
     taken = accepted_by(command.name, bare=command.bare) if command else OPTIONS
-    known = [flag for o in taken for flag in (o.flag, f"--no-{o.name}")]
+    known = [o.flag for o in taken] + [f"--no-{o.name}" for o in taken if o.is_switch]
     see = f"fetcher {command.name} --help" if command else "fetcher --help"
     return f"unknown option {quoted(name)}{nearest(name, known) or f'; `{see}` lists them'}"
 
