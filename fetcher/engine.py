@@ -186,8 +186,6 @@ class Fetcher:
         async with self._opened("backfill", sink, after) as run:
             sink(RunStarted("backfill", str(run.destination.root)))
             exit_code = await self._end_of(run, _backfill(run))
-            if not exit_code:
-                await asyncio.to_thread(run.parts.purge)
             return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
     async def _watched(self, sink: Sink, after: Afterwards) -> _End:
@@ -198,8 +196,6 @@ class Fetcher:
             watch = Watch(run)
             self.wake = watch.wake
             exit_code = await self._end_of(run, watch.serve())
-            if not exit_code:
-                await asyncio.to_thread(run.parts.purge)
             return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
     async def run_plan(self, sink: Sink) -> RunCompleted:
@@ -221,14 +217,20 @@ class Fetcher:
         return final
 
     async def _end_of(self, run: Run, work: Awaitable[None]) -> int:
-        """Carry the work out; return the exit status that its end calls for (contract 1)."""
+        """Carry the work out; return the exit status that its end calls for (contract 1).
+
+        Where all is done, nothing stays in `partial/` (contract 5.2).
+        """
         try:
             if not await until_stopped(work, self.stop):
                 return self.stop.exit_code or STOPPED_BY_SIGINT
+            if run.account.counts[Class.FAILED]:
+                return 1
+            await asyncio.to_thread(run.parts.purge)
         except FetcherError as error:
             run.sink(Notice("ERROR", str(error)))
             return error.exit_code
-        return 1 if run.account.counts[Class.FAILED] else 0
+        return 0
 
 
 def _cancel_once(task: asyncio.Task[RunCompleted]) -> None:

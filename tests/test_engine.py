@@ -25,6 +25,7 @@ from fetcher.events import (
     DownloadProgress,
     DownloadStarted,
     Event,
+    Notice,
     RunCompleted,
     RunStarted,
 )
@@ -173,6 +174,32 @@ async def test_a_stop_before_the_start_fetches_nothing(tmp_path: Path, sim: Simu
     fetcher.stop.ask(130)
     final = await fetcher.run_backfill(lambda _: None)
     assert (final.exit_code, files(tmp_path)) == (130, {})
+
+
+# ---- the end -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["backfill", "watch"])
+async def test_a_run_whose_clearing_up_fails_gives_its_whole_account_and_one_message(
+    command: str, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job()
+    events: list[Event] = []
+
+    def sink(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, DownloadCompleted):
+            parts = tmp_path / ".fetcher" / "partial"
+            parts.rename(tmp_path / ".fetcher" / "elsewhere")
+            parts.symlink_to("elsewhere")
+
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, until_idle=True))
+    final = await getattr(fetcher, f"run_{command}")(sink)
+    check_account(final)
+    assert (final.exit_code, final.records, final.downloaded) == (6, 1, 1)
+    assert events[-1] is final
+    [told] = [event.message for event in events if isinstance(event, Notice)]
+    assert "partial" in told
 
 
 # ---- being cancelled ---------------------------------------------------------------------
