@@ -27,11 +27,15 @@ _SIGNALLED = frozenset({STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM})
 
 
 class Stop:
-    """A request to stop; `exit_code` is what the run then ends with."""
+    """A request to stop; `exit_code` is what the run then ends with.
+
+    `is_welcome`: the run goes on until it is stopped, so a signal is its good end.
+    """
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self.exit_code: int | None = None
+        self.is_welcome = False
 
     def ask(self, exit_code: int) -> None:
         """Ask for a stop; the first reason stays."""
@@ -46,6 +50,10 @@ class Stop:
     async def asked(self) -> None:
         """Return once a stop is asked for."""
         await self._asked.wait()
+
+    def verdict(self, exit_code: int) -> int:
+        """Return the status of a run that ended with `exit_code`, as it was to stop."""
+        return 0 if self.is_welcome and exit_code in _SIGNALLED else exit_code
 
     def instead_of(self, error: LockedError) -> RunCompleted:
         """Return the final event of a run that was stopped while it waited for DEST.
@@ -160,13 +168,14 @@ class Fetcher:
         is_endless: bool,
     ) -> RunCompleted:
         """Carry a run out, and what is to follow it; a signal ends an endless one well."""
+        self.stop.is_welcome = is_endless
         async with afterwards(self.settings, sink, self.stop.asked) as after:
             try:
                 final, has_downloaded = await work(sink, after)
             except LockedError as error:
                 final, has_downloaded = self.stop.instead_of(error), False
-            if is_endless and self.stop.is_asked() and final.exit_code in _SIGNALLED:
-                final = replace(final, exit_code=0)
+            if self.stop.is_asked():
+                final = replace(final, exit_code=self.stop.verdict(final.exit_code))
             await after.run_ended(final, has_downloaded=has_downloaded)
             sink(final)
             return final

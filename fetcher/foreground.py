@@ -18,6 +18,7 @@ from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
 from fetcher.errors import FetcherError
 from fetcher.events import RunCompleted
 from fetcher.report import Console, Report, Wishes, choose, render
+from fetcher.report.words import ERROR
 from fetcher.runs.process import kill_all
 
 if TYPE_CHECKING:
@@ -57,15 +58,15 @@ def conduct(
     SIGINT and SIGTERM stop the run, and so does the SIGHUP of a closed terminal; a second
     SIGINT ends the process at once, with the commands that it runs. Without a terminal
     SIGHUP asks a watch to poll now, as SIGUSR1 does always. What came while the program
-    started counts as well. Raises FetcherError where the run could not even begin.
+    started counts as well. It has not ended well where stdout did not take all that was
+    to be said there. Raises FetcherError where the run could not even begin.
     """
     stop = fetcher.stop
     lost: list[OSError] = []
 
     def on_lost(error: OSError) -> None:
         lost.append(error)
-        # A reader that has seen enough stops a run as Ctrl-C does: its work is not done.
-        stop.ask(STOPPED_BY_SIGINT if isinstance(error, BrokenPipeError) else _EXIT_STDOUT_LOST)
+        stop.ask(_status_of_loss(error))
 
     console = Console.of(env.stdout, env.stderr, env.environ)
     with choose(wishes_of(fetcher.settings), console, on_lost=on_lost) as report:
@@ -77,10 +78,22 @@ def conduct(
             _conducted(fetcher, runner, report, has_terminal=console.stderr_is_tty)
         )
         report.close()
+        for error in lost:
+            exit_code = exit_code or stop.verdict(_status_of_loss(error))
+            if not isinstance(error, BrokenPipeError):
+                report.say(f"stdout cannot be written: {error.strerror or error}", level=ERROR)
         text = ending(report) if ending else _summary(fetcher.settings, report)
         if text:
             report.say(text)
     return exit_code
+
+
+def _status_of_loss(error: OSError) -> int:
+    """Return what a run ends with whose stdout was lost.
+
+    A reader that has seen enough stops a run as Ctrl-C does: its work is not done.
+    """
+    return STOPPED_BY_SIGINT if isinstance(error, BrokenPipeError) else _EXIT_STDOUT_LOST
 
 
 def _summary(settings: Settings, report: Report) -> str:

@@ -11,6 +11,7 @@ import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,6 @@ from fetcher.simulator import Fault, Serving, Simulator
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 SLOW = Serving(rate_bytes_s=300_000)
 _QUICK = ("--retry-delay", "0.01", "--retries", "2", "--min-free", "0", "-j", "4")
@@ -364,3 +364,32 @@ async def test_a_reader_that_has_seen_enough_ends_the_run_without_a_fault(
     let_go(sim)
     assert (await ended(sim, dest)).status == 0
     check_mirror(sim, dest)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+async def test_events_that_a_full_disk_does_not_take_are_6_though_nothing_was_left_to_do(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    dest = tmp_path / "dest"
+    sim.add_jobs(2)
+    assert (await ended(sim, dest)).status == 0
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with fetcher(sim, dest, "--json", "-q", stdout=full) as process:
+        os.close(full)
+        done = await end_of(process)
+    assert done.status == 6
+    assert "stdout cannot be written: No space left on device" in done.stderr
+
+
+async def test_a_reader_that_has_gone_is_130_though_nothing_was_left_to_do(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    dest = tmp_path / "dest"
+    sim.add_jobs(2)
+    assert (await ended(sim, dest)).status == 0
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    async with fetcher(sim, dest, "--json", "-q", stdout=write_end) as process:
+        os.close(write_end)
+        done = await end_of(process)
+    assert (done.status, done.stderr) == (130, "")

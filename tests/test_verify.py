@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -11,12 +12,15 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from manifests import Shelf, job
 from support import KEY, check_account, files, run, settings, unfinished
 
+from fetcher import cli
+from fetcher.commands import Environment
 from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
 from fetcher.errors import LockedError
 from fetcher.events import (
@@ -527,6 +531,22 @@ def test_quiet_says_nothing_where_all_is_well(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(b"here").hexdigest()
     shelf.complete(one, "here.wav", bytes_stored=4, sha256=sha256)
     assert shelf.lines("verify", "-q") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(errno.ENOSPC, 6), (errno.EPIPE, 130)], ids=["full", "reader gone"]
+)
+def test_findings_that_stdout_does_not_take_are_no_good_end(
+    tmp_path: Path, error: int, status: int
+) -> None:
+    class Lost(StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(error, os.strerror(error))
+
+    complaints = StringIO()
+    env = Environment(Lost(), complaints, {}, tmp_path, tmp_path)
+    assert cli.run(["verify", "--json"], env) == status
+    assert ("stdout cannot be written" in complaints.getvalue()) is (status == 6)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
