@@ -7,6 +7,8 @@
     ├── LockedError                  5   another process holds the destination
     ├── StorageError                 6   disk full, not writable
     │   └── ManifestError            6   damaged, or written by a newer version
+    ├── StoppedError               130   SIGINT came before the work could begin
+    │   └── TerminatedError        143   SIGTERM did
     └── TransferError                1   one file's trouble; never ends a run
         ├── StatusError                  an HTTP status that is no success
         ├── ConnectionFailedError        refused, reset, stalled, name not found, bad TLS
@@ -75,6 +77,18 @@ class StorageError(FetcherError):
 
 class ManifestError(StorageError):
     """The manifest is damaged or from a newer version. It is never changed."""
+
+
+class StoppedError(FetcherError):
+    """SIGINT came while something was waited for that the work cannot begin without."""
+
+    exit_code = 130
+
+
+class TerminatedError(StoppedError):
+    """SIGTERM came then."""
+
+    exit_code = 143
 
 
 class TransferError(FetcherError):

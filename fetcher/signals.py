@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _before: dict[signal.Signals, Handler] = {}
 _came: dict[signal.Signals, None] = {}  # in the order of their coming
 
@@ -30,6 +31,11 @@ def remember() -> None:
         if handler is not None and handler is not signal.SIG_IGN:
             _before[number] = handler
             signal.signal(number, _note)
+
+
+def asked_to_end() -> signal.Signals | None:
+    """Return the first signal that came to end the process, None where none has."""
+    return next((one for one in _came if one in _ENDING), None)
 
 
 def taken() -> list[signal.Signals]:

@@ -462,6 +462,16 @@ def test_a_key_from_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
     writer.join()
 
 
+def test_the_settings_file_may_be_a_pipe(place: Place) -> None:
+    path = place.cwd / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("concurrency = 7\n",))
+    writer.start()
+
+    assert place.load({"config": "pipe"}).concurrency == 7
+    writer.join()
+
+
 def test_the_key_never_shows(place: Place) -> None:
     settings, found = load(
         {}, {"MUNSIT_API_KEY": KEY}, cwd=place.cwd, user_config_dir=place.user, now=NOW

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import unicodedata
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -322,6 +323,20 @@ def test_a_log_file_that_cannot_be_written_is_told_once_and_then_tried_again(
     file.close()
     assert told == [f"the log file {path} cannot be written: No such file or directory"]
     assert path.read_text().endswith(" three\n")
+
+
+def test_a_pipe_that_nobody_reads_holds_nobody_up_and_gets_its_lines_later(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    file = LogFile(path, complain=told.append)
+    file.say(INFO, "one")
+    assert told == [f"the log file {path} cannot be written: nobody reads this pipe"]
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file.say(INFO, "two")
+    assert os.read(reader, 1000).endswith(b" two\n")
+    os.close(reader)
+    file.close()
 
 
 def test_a_lone_surrogate_does_not_stop_the_log_file(tmp_path: Path) -> None:

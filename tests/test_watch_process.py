@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 from asyncio.subprocess import DEVNULL, PIPE
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -294,6 +294,49 @@ async def test_a_second_interrupt_while_the_program_starts_ends_it_at_once(
     words = ["watch", "--json", "--api-url", sim.api_url, "-d", str(tmp_path)]
     code, out, err = await started_and_signalled(words, [first, signal.SIGINT])
     assert (code, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize("command", [["backfill", "--json"], ["watch"], ["verify", "--repair"]])
+@pytest.mark.parametrize(
+    ("option", "module"), [("--config", "commands"), ("--api-key-file", "foreground")]
+)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_the_wait_for_a_pipe_that_nobody_writes(
+    command: list[str], option: str, module: str, number: int, status: int, tmp_path: Path
+) -> None:
+    pipe, dest = tmp_path / "pipe", tmp_path / "dest"
+    os.mkfifo(pipe)
+    words = [*command, option, str(pipe), "-d", str(dest)]
+    code, out, err = await started_and_signalled(words, [number], module)
+    assert (code, dest.exists()) == (status, False)
+    assert f"stopped while waiting for {pipe} to be written" in err
+    is_told = "--json" in command and option == "--api-key-file"  # the settings are known then
+    finals = [json.loads(line)["exit_code"] for line in out.splitlines()]
+    assert finals == ([status] if is_told else [])
+
+
+async def test_a_signal_ends_the_wait_for_a_key_that_is_being_made(tmp_path: Path) -> None:
+    """As in `--api-key-file <(slow command)`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writers: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(OSError):
+            writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fetcher", "backfill", "-d", str(tmp_path / "dest")),
+        *("--api-key-file", str(pipe)),
+        stderr=DEVNULL,
+    )
+    await eventually(is_read)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert await asyncio.wait_for(process.wait(), 5) == 143
+    finally:
+        os.close(writers[0])  # or one that goes on waiting would never end
 
 
 @pytest.mark.parametrize("words", [["status"], ["list"], ["--version"], ["backfill", "--help"]])

@@ -32,8 +32,9 @@ def run(args: Namespace, env: Environment) -> int:
     from fetcher.foreground import conduct  # noqa: PLC0415 - as above
     from fetcher.verify import verify  # noqa: PLC0415 - as above
 
-    fetcher = Fetcher(settings.model_copy(update={"dry_run": False}))
     repair = found.value("repair", bool)
+    keyless = {} if repair else {"api_key_file": None}  # a check must not wait for a key
+    fetcher = Fetcher(settings.model_copy(update={"dry_run": False, **keyless}))
     ended: list[VerifyCompleted] = []
 
     async def runner(report: Sink) -> RunCompleted:

@@ -11,6 +11,7 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
+from fetcher.configuration import pipes
 from fetcher.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ class KeyFile:
         self._seen: tuple[int, ...] | None = None
 
     def read(self) -> str:
-        """Return the key. Raises UsageError where there is none and never was one."""
+        """Return the key. Raises UsageError where there is none and never was one.
+
+        A pipe is waited for: StoppedError where a signal came before its end.
+        """
         try:
             seen = self._signature()
             if self._key is None or (seen is not None and seen != self._seen):
@@ -109,8 +113,7 @@ class KeyFile:
 
     def _text(self) -> str:
         try:
-            with self._path.open("rb") as file:
-                return file.read(_LONGEST_BYTES * 2).decode()
+            return pipes.read(self._path, _LONGEST_BYTES * 2).decode()
         except UnicodeDecodeError:
             raise UsageError(
                 f"the key file {self._shown} is no text: is it the right file?"

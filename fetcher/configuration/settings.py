@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpac
 
 from fetcher.configuration.key import MISSING, KeyFile, Secret, checked_key
 from fetcher.configuration.options import BY_FIELD, STATE_FOLDER, check_together
+from fetcher.configuration.pipes import is_slow
 from fetcher.configuration.values import nearest
 from fetcher.core.layout import Template
 from fetcher.errors import StorageError, UsageError
@@ -161,6 +162,15 @@ class Settings:
             _set(self, {"_key_file": key_file})
             return key_file.read()
         return self._key_file.read()
+
+    def await_key(self) -> None:
+        """Read a key that comes through a pipe, as soon as it does.
+
+        For the time before a run, in which a signal ends the waiting. Raises UsageError,
+        StoppedError.
+        """
+        if self.api_key is None and self.api_key_file and is_slow(self.api_key_file):
+            self.read_key()
 
 
 def _set(settings: Settings, values: Mapping[str, object]) -> None:

@@ -11,6 +11,7 @@ import os
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fetcher.configuration import pipes
 from fetcher.configuration.kinds import Option, quoted
 from fetcher.configuration.options import BY_FIELD, OPTIONS
 from fetcher.configuration.targets import EXEC_PLACEHOLDERS, RUN_FACTS
@@ -126,7 +127,8 @@ def find_file(named: str | None, *, cwd: Path, user_folder: Path | None) -> Path
 def from_file(file: Path, profile: str | None, now: datetime | None) -> Layer:
     """Return what the file says, the table of the chosen profile above the rest.
 
-    Raises UsageError that names the file, the key and the nearest right word.
+    Raises UsageError that names the file, the key and the nearest right word, StoppedError
+    where a signal came before the file did through a pipe.
     """
     table = _parse(file)
     profiles = _profiles(table.pop("profile", {}), file)
@@ -147,7 +149,7 @@ def _parse(file: Path) -> dict[str, object]:
     import tomllib  # noqa: PLC0415 - only where there is a file
 
     try:
-        return dict(tomllib.loads(file.read_bytes().decode("utf-8-sig")))
+        return dict(tomllib.loads(pipes.read(file).decode("utf-8-sig")))
     except UnicodeDecodeError:
         raise UsageError(f"{file}: is no UTF-8 text: is it the right file?") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -6,6 +6,7 @@ Owns thresholds, stamps and the summary line of each minute; the words come from
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING, Any, TextIO
@@ -181,7 +182,7 @@ class LogFile:
         if self._file is not None and self._was_moved(self._file):
             self.close()
         if self._file is None:
-            self._file = self._path.open("a", encoding="utf-8", errors="backslashreplace")
+            self._file = _open_at_once(self._path)
         return self._file
 
     def _was_moved(self, file: TextIO) -> bool:
@@ -189,6 +190,19 @@ class LogFile:
             return not os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
         except FileNotFoundError:
             return True
+
+
+def _open_at_once(path: Path) -> TextIO:
+    """Return the open file; a pipe that nobody reads is an error, and no reason to wait."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "nobody reads this pipe") from None
+        raise
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
 class StrayRecords(logging.Handler):
