@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import unicodedata
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -314,6 +315,19 @@ async def test_refresh_that_waits_for_another_process_can_be_stopped(
         async with asyncio.timeout(10):
             final = await refresh(fetcher, told.append)
     assert (final.exit_code, told) == (130, [final])
+
+
+def test_refresh_reads_settings_that_come_through_a_pipe_once(shelf: Shelf) -> None:
+    pipe = shelf.dest.parent / "pipe"
+    os.mkfifo(pipe)
+    text = f"api-url = 'http://127.0.0.1:9'\nretries = 0\ndest = '{shelf.dest}'\n"
+    writer = threading.Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    command = [sys.executable, "-m", "fetcher", "list", "--refresh", "--config", str(pipe)]
+    environ = {"MUNSIT_API_KEY": "k"}
+    done = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=20)
+    writer.join()
+    assert done.returncode == 4
 
 
 def test_refresh_beside_a_run_says_who_holds_the_destination(shelf: Shelf) -> None:

@@ -63,7 +63,7 @@ def run(args: Namespace, env: Environment) -> int:
     selection = _selection(found)
     tell_notices(found, env)
     if found.value("refresh", bool):
-        status = _refresh(args, env)
+        status = _refresh(found, env)
         if status:
             return status
     with opened(found) as reader:
@@ -95,13 +95,12 @@ def _selection(found: Resolved) -> Selection:
     )
 
 
-def _refresh(args: Namespace, env: Environment) -> int:
-    settings, _ = env.load(args)
+def _refresh(found: Resolved, env: Environment) -> int:
     from fetcher.engine import Fetcher  # noqa: PLC0415 - the plain list pays for no network
     from fetcher.foreground import conduct  # noqa: PLC0415 - as above
     from fetcher.refresh import refresh, unfiltered  # noqa: PLC0415 - as above
 
-    fetcher = Fetcher(unfiltered(settings))
+    fetcher = Fetcher(unfiltered(found.settings()))
     return conduct(fetcher, lambda sink: refresh(fetcher, sink), env, ending=lambda _: "")
 
 
