@@ -194,7 +194,7 @@ class Fetcher:
     async def _backfilled(self, sink: Sink, after: Afterwards) -> _End:
         async with self._opened("backfill", sink, after) as run:
             sink(RunStarted("backfill", str(run.destination.root)))
-            exit_code = await self._end_of(run, _backfill(run))
+            exit_code = await self._end_of(sink, _cleared(run, _backfill(run))) or _verdict(run)
             return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
     async def _watched(self, sink: Sink, after: Afterwards) -> _End:
@@ -204,42 +204,40 @@ class Fetcher:
             sink(RunStarted("watch", str(run.destination.root)))
             watch = Watch(run)
             self.wake = watch.wake
-            exit_code = await self._end_of(run, watch.serve())
+            exit_code = await self._end_of(sink, _cleared(run, watch.serve())) or _verdict(run)
             return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
     async def run_plan(self, sink: Sink) -> RunCompleted:
-        """Tell of what a backfill would do; return the final event.
+        """Tell of what a backfill would do; return the final event."""
+        from fetcher.runs.planning import planning  # noqa: PLC0415 - only a dry run needs it
 
-        Raises KeyRefusedError, ApiError besides what hinders a run to begin.
-        """
-        from fetcher.runs.planning import plan  # noqa: PLC0415 - only a dry run needs it
-
-        finals: list[RunCompleted] = []
-
-        async def work() -> None:
-            finals.append(await plan(self.settings, sink))
-
-        if await until_stopped(work(), self.stop):
-            return finals[0]
-        final = RunCompleted(exit_code=self.stop.exit_code or STOPPED_BY_SIGINT)
+        async with planning(self.settings, sink) as plan:
+            sink(RunStarted("plan", str(plan.destination.root)))
+            final = plan.completed(await self._end_of(sink, plan.make()))
         sink(final)
         return final
 
-    async def _end_of(self, run: Run, work: Awaitable[None]) -> int:
-        """Carry the work out; return the exit status that its end calls for (contract 1).
-
-        Where all is done, nothing stays in `partial/` (contract 5.2).
-        """
+    async def _end_of(self, sink: Sink, work: Awaitable[None]) -> int:
+        """Carry the work out; return the exit status that its end calls for, 0 for a good one."""
         try:
             if not await until_stopped(work, self.stop):
                 return self.stop.exit_code or STOPPED_BY_SIGINT
-            if run.account.counts[Class.FAILED]:
-                return 1
-            await asyncio.to_thread(run.parts.purge)
         except FetcherError as error:
-            run.sink(Notice("ERROR", str(error)))
+            sink(Notice("ERROR", str(error)))
             return error.exit_code
         return 0
+
+
+async def _cleared(run: Run, work: Awaitable[None]) -> None:
+    """Carry the work out; where all is done, nothing stays in `partial/` (contract 5.2)."""
+    await work
+    if not _verdict(run):
+        await asyncio.to_thread(run.parts.purge)
+
+
+def _verdict(run: Run) -> int:
+    """Return the exit status of a run that came to its end (contract 1)."""
+    return 1 if run.account.counts[Class.FAILED] else 0
 
 
 def _cancel_once(task: asyncio.Task[RunCompleted]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 from raw_server import RawServer, Request, answer
@@ -28,7 +30,7 @@ from support import (
 )
 
 from fetcher.engine import Fetcher
-from fetcher.errors import KeyRefusedError, LockedError, StorageError
+from fetcher.errors import LockedError, StorageError
 from fetcher.events import (
     DownloadAdopted,
     DownloadCompleted,
@@ -39,6 +41,7 @@ from fetcher.events import (
     Planned,
     PollCompleted,
     RecordInvalid,
+    RunCompleted,
 )
 from fetcher.simulator import OMIT, Fault, Serving, Simulator
 from fetcher.simulator.record import record
@@ -887,14 +890,39 @@ async def test_a_dry_run_plans_the_originals_that_the_backfill_then_fetches(
     assert planned.final.filtered == fetched.final.filtered
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_a_dry_run_with_a_refused_key_raises(
-    status: int, tmp_path: Path, sim: Simulator
+@pytest.mark.parametrize(("status", "exit_code"), [(401, 3), (403, 3), (500, 4)])
+async def test_a_dry_run_that_the_api_hinders_ends_as_the_backfill_does(
+    status: int, exit_code: int, tmp_path: Path, sim: Simulator
 ) -> None:
     sim.faults.add(Fault("list", times=None, status=status))
-    with pytest.raises(KeyRefusedError):
-        await plan(sim, tmp_path)
+    events: list[Event] = []
+    async with Fetcher(settings(sim.api_url, tmp_path, retries=0)) as fetcher:
+        async for event in fetcher.plan():
+            events.append(event)  # noqa: PERF401 - what came before an error would be lost
     assert names(tmp_path) == []
+    assert events[-1] == RunCompleted(exit_code=exit_code, seconds=ANY)
+    real = await run(sim.api_url, tmp_path, retries=0)
+    told = [event for event in events if isinstance(event, Notice)]
+    assert (real.exit_code, real.of(Notice)) == (exit_code, told)
+    assert [notice.level for notice in told] == ["ERROR"]
+
+
+async def test_a_dry_run_that_is_stopped_ends_with_what_it_has_told(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(4)
+    events: list[Event] = []
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, page_size=2))
+    loop = asyncio.get_running_loop()
+
+    def stop_early(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Planned):
+            loop.call_soon_threadsafe(fetcher.stop.ask, 130)
+
+    final = await fetcher.run_plan(stop_early)
+    assert (final.exit_code, events[-1]) == (130, final)
+    assert final.records == sum(isinstance(event, Planned) for event in events)
 
 
 # ---- the destination ---------------------------------------------------------------------

@@ -335,6 +335,18 @@ def test_a_folder_whose_name_is_too_long_is_told(
     assert "too long" in said or len(folder) > 1000  # what is as long as that is cut
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--dry-run", "-q"]])
+def test_an_api_that_cannot_be_reached_is_told_once(terminal: Terminal, options: list[str]) -> None:
+    with socket.socket() as nobody:  # bound and not listening: it refuses
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/x"
+
+        argv = ["backfill", "--api-url", url, "--retries", "0", *options]
+        assert terminal.run(*argv, MUNSIT_API_KEY=KEY) == 4
+
+    assert terminal.err.getvalue().count("The history could not be read") == 1
+
+
 def test_a_fault_shows_its_traceback_at_vv(
     terminal: Terminal, status_runs: Callable[[Run], None]
 ) -> None:

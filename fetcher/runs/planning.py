@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fetcher.core.extensions import extension_of_url
 from fetcher.core.names import path_key
 from fetcher.core.plan import TODO, Action, Decision, classify, decide, explain
-from fetcher.events import Planned, RecordInvalid, RunCompleted, RunStarted
+from fetcher.events import Planned, RecordInvalid, RunCompleted
 from fetcher.manifest.listing import distinct, wants_original
 from fetcher.manifest.reader import Reader
 from fetcher.models import Entry, Job, State, Variant
 from fetcher.runs.assembly import api_of, destination_of, eye_of, history_of, rules_of
+from fetcher.threads import run
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from fetcher.configuration.settings import Settings
     from fetcher.core.filters import Rules
     from fetcher.core.plan import Local
     from fetcher.core.wire import Page
     from fetcher.events import Sink
+    from fetcher.runs.destination import Destination
+    from fetcher.runs.history import History
     from fetcher.runs.look import Eye
 
 
@@ -115,35 +123,53 @@ class _Planner:
 _FETCHED = frozenset({Action.DOWNLOAD, Action.RESUME, Action.ADOPT})
 
 
-async def plan(settings: Settings, sink: Sink) -> RunCompleted:
-    """Tell of every action a backfill would take; return the final event.
+class Plan:
+    """One pass over the history; `destination` is where a backfill would write."""
 
-    Raises UsageError, KeyRefusedError, ApiError, ManifestError, StorageError.
+    def __init__(self, destination: Destination, history: History, planner: _Planner) -> None:
+        self.destination = destination
+        self._history = history
+        self._planner = planner
+        self._began_s = time.monotonic()
+
+    async def make(self) -> None:
+        """Tell of every action a backfill would take.
+
+        A cancellation waits for the page that is being decided, so that nothing is told after.
+        Raises KeyRefusedError, ApiError, ManifestError, StorageError.
+        """
+        planner = self._planner
+        with ThreadPoolExecutor(1) as thread:
+            may_be_empty = await run(thread, planner.reader.is_empty)
+            async with aclosing(self._history.pages(may_be_empty=may_be_empty)) as pages:
+                async for page in pages:
+                    await run(thread, planner.plan, page)
+
+    def completed(self, exit_code: int) -> RunCompleted:
+        """Return the final event: what was decided so far, which adds up."""
+        counts = self._planner.counts
+        return RunCompleted(
+            records=counts.total(),
+            already=counts[Action.SKIP],
+            pending=counts[Action.WAIT] + sum(counts[action] for action in _FETCHED),
+            rejected=counts[Action.REJECT],
+            filtered=counts[Action.FILTER],
+            invalid=len(self._planner.reported),
+            seconds=round(time.monotonic() - self._began_s, 3),
+            exit_code=exit_code,
+        )
+
+
+@contextlib.asynccontextmanager
+async def planning(settings: Settings, sink: Sink) -> AsyncIterator[Plan]:
+    """Give a plan that is still to be made, with the manifest and a session with the API open.
+
+    Raises UsageError (no key), StorageError, ManifestError.
     """
-    began_s = time.monotonic()
     settings.read_key()
     destination = destination_of(settings)
     await asyncio.to_thread(destination.check)
-    sink(RunStarted("plan", str(destination.root)))
     with Reader(destination.manifest) as reader:
         async with api_of(settings) as api:
             planner = _Planner(settings, sink, reader, eye_of(settings), rules_of(settings))
-            history = history_of(settings, api, sink)
-            async for page in history.pages(may_be_empty=reader.is_empty()):
-                await asyncio.to_thread(planner.plan, page)
-    final = _completed(planner, began_s)
-    sink(final)
-    return final
-
-
-def _completed(planner: _Planner, began_s: float) -> RunCompleted:
-    counts = planner.counts
-    return RunCompleted(
-        records=counts.total(),
-        already=counts[Action.SKIP],
-        pending=counts[Action.WAIT] + sum(counts[action] for action in _FETCHED),
-        rejected=counts[Action.REJECT],
-        filtered=counts[Action.FILTER],
-        invalid=len(planner.reported),
-        seconds=round(time.monotonic() - began_s, 3),
-    )
+            yield Plan(destination, history_of(settings, api, sink), planner)
