@@ -230,8 +230,10 @@ def test_what_stands_in_the_way_is_neither_overwritten_nor_followed(
     (outside / "secret").write_bytes(b"not yours")
     obstacle(dest, outside)
     before, files = snapshot(tmp_path) if obstacle is not a_pipe else {}, open_files()
-    with pytest.raises(TakenError):
+    foreseen = Places(dest).trouble("talk/a.wav", over_file=over_file)
+    with pytest.raises(TakenError) as caught:
         Places(dest).put(source, "talk/a.wav", over_file=over_file)
+    assert (type(foreseen), str(foreseen)) == (TakenError, str(caught.value))
     if obstacle is not a_pipe:
         assert snapshot(tmp_path) == before
     assert source.read_bytes() == BODY, "what was fetched stays"
@@ -240,6 +242,7 @@ def test_what_stands_in_the_way_is_neither_overwritten_nor_followed(
 
 def test_an_older_file_of_ours_is_replaced_in_one_step(dest: Path, source: Path) -> None:
     a_file(dest, dest)
+    assert Places(dest).trouble("talk/a.wav", over_file=True) is None
     put(dest, source, "talk/a.wav", over_file=True)
     assert (dest / "talk" / "a.wav").read_bytes() == BODY
 
@@ -251,6 +254,7 @@ def test_a_link_to_a_folder_inside_dir_is_followed(dest: Path, source: Path) -> 
     put(dest, source, "talk/a.wav")
     assert (dest / "real" / "deep" / "a.wav").read_bytes() == BODY
     source.write_bytes(BODY)
+    assert Places(dest).trouble("talk/more/new/b.wav") is None
     put(dest, source, "talk/more/new/b.wav")
     assert (dest / "real" / "new" / "b.wav").read_bytes() == BODY
 
@@ -265,6 +269,22 @@ def test_a_name_that_is_too_long_is_that_files_trouble(
         Places(dest).put(source, shape.format(name))
     assert source.exists()
     assert open_files() == files
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "ع" * 128])
+@pytest.mark.parametrize("shape", ["{}", "{}/a.wav"])
+def test_a_name_that_is_too_long_is_foreseen(dest: Path, shape: str, name: str) -> None:
+    assert isinstance(Places(dest).trouble(shape.format(name)), PlaceError)
+
+
+@pytest.mark.parametrize("path", ["a.wav", "talk/a.wav", "new/a.wav", "talk/new/deep/a.wav"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_asking_for_trouble_makes_nothing(dest: Path, path: str, *, is_there: bool) -> None:
+    (dest / "talk").mkdir()
+    before, files = snapshot(dest.parent), open_files()
+    places = Places(dest if is_there else dest / "gone")
+    assert places.trouble(path) is None
+    assert (snapshot(dest.parent), open_files()) == (before, files)
 
 
 def test_a_source_that_is_gone_is_the_storages_trouble(dest: Path) -> None:
@@ -308,8 +328,11 @@ def test_a_folder_that_refuses_is_that_files_trouble_and_dir_the_storages(
         ).returncode:
             pytest.skip("no folder can be made immutable here")
         try:
+            path = f"{'talk/' if locked != dest else ''}a.wav"
             with pytest.raises(trouble):
-                Places(dest).put(source, f"{'talk/' if locked != dest else ''}a.wav")
+                Places(dest).put(source, path)
+            with pytest.raises(trouble):
+                raise Places(dest).trouble(path) or AssertionError("it foresees none")
         finally:
             subprocess.run(["chattr", "-i", str(locked)], check=True)
     assert source.exists()

@@ -17,7 +17,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fetcher.core.names import is_state_folder
 from fetcher.errors import PlaceError
@@ -104,6 +104,31 @@ class Places:
             except OSError:
                 return
 
+    def trouble(self, path: str, *, over_file: bool = False) -> PlaceError | None:
+        """Return what `put` would raise for that path now, None where it would do it.
+
+        Makes and changes nothing. Raises StorageError.
+        """
+        folder, _, name = path.rpartition("/")
+        try:
+            with self._refusing(path), contextlib.suppress(FileNotFoundError):
+                self._look_for(name, folder, over_file=over_file)
+        except PlaceError as error:
+            return error
+        return None
+
+    def _look_for(self, name: str, folder: str, *, over_file: bool) -> None:
+        """Raise OSError, TakenError for what hinders a file there; see `_unmade` as well."""
+        fd, _ = self._open_folders(folder.split("/") if folder else [], None, make=_unmade)
+        try:
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not (over_file and stat.S_ISREG(found.st_mode)):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        except FileNotFoundError:
+            _unmade(name, fd)
+        finally:
+            os.close(fd)
+
     def put(self, source: Path, path: str, *, over_file: bool = False) -> tuple[int, list[Path]]:
         """Rename `source` to the relative path; return its folder (open) and the folders
         whose entries changed, DIR itself first where it is among them.
@@ -126,7 +151,7 @@ class Places:
         `root_fd`: DIR, open already; it stays open. Raises as `put` does.
         """
         with self._refusing(folder or "."):
-            return self._open_folders(folder.split("/") if folder else [], root_fd)
+            return self._open_folders(folder.split("/") if folder else [], root_fd, make=_made)
 
     def put_in(self, folder_fd: int, source: Path, path: str, *, over_file: bool = False) -> None:
         """Rename `source` to the relative path, whose folder is open. Raises as `put` does."""
@@ -146,7 +171,14 @@ class Places:
                 raise PlaceError(f"No file can be made at {path}: {error.strerror}") from error
             raise explain(error, self.root / path) from error
 
-    def _open_folders(self, folders: list[str], root_fd: int | None) -> tuple[int, list[Path]]:
+    def _open_folders(
+        self,
+        folders: list[str],
+        root_fd: int | None,
+        *,
+        make: Callable[[str, int], bool],
+    ) -> tuple[int, list[Path]]:
+        """Open the folders one in the other; `make` sees to one that is missing (`_made`)."""
         here = self.root
         fd = os.open(here, _FOLDER) if root_fd is None else os.dup(root_fd)
         changed: list[Path] = []
@@ -156,8 +188,7 @@ class Places:
                 try:
                     deeper = self._open_folder(name, fd, here)
                 except FileNotFoundError:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=fd)
+                    if make(name, fd):
                         changed.append(above)
                     deeper = self._open_folder(name, fd, here)
                 os.close(fd)
@@ -202,6 +233,22 @@ class Places:
             and os.access(self.root, usable)
             and (source is None or os.access(source.parent, usable))
         )
+
+
+def _made(name: str, parent_fd: int) -> bool:
+    """Make a folder; return whether it was not there by now."""
+    try:
+        os.mkdir(name, dir_fd=parent_fd)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _unmade(name: str, parent_fd: int) -> NoReturn:
+    """Raise PermissionError where nothing can be made in that folder, FileNotFoundError else."""
+    may = os.access(".", os.W_OK | os.X_OK, dir_fd=parent_fd)
+    code, kind = (errno.ENOENT, FileNotFoundError) if may else (errno.EACCES, PermissionError)
+    raise kind(code, os.strerror(code), name)
 
 
 def _is_inside(folder: Path, root: Path) -> bool:
