@@ -213,7 +213,7 @@ class Fetcher:
 
         async with planning(self.settings, sink) as plan:
             sink(RunStarted("plan", str(plan.destination.root)))
-            final = plan.completed(await self._end_of(sink, plan.make()))
+            final = await plan.completed(await self._end_of(sink, plan.make()))
         sink(final)
         return final
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from raw_server import RawServer, Request, answer
 from support import (
     KEY,
     Ran,
+    check_account,
     check_mirror,
     everything,
     files,
@@ -34,6 +36,7 @@ from fetcher.errors import LockedError, StorageError
 from fetcher.events import (
     DownloadAdopted,
     DownloadCompleted,
+    DownloadFailed,
     FileSuspect,
     JobFailed,
     JobPending,
@@ -826,11 +829,13 @@ async def test_a_dry_run_into_what_no_run_could_write_is_a_storage_error(
         await run(sim.api_url, dest)
 
 
-async def test_a_dry_run_needs_no_right_to_read_the_folder(tmp_path: Path, sim: Simulator) -> None:
+async def test_a_dry_run_of_a_folder_that_may_not_be_read_ends_as_the_backfill_does(
+    tmp_path: Path, sim: Simulator
+) -> None:
     sim.add_job()
     dest = tmp_path / "dest"
     dest.mkdir(mode=0o300)
-    assert (await plan(sim, dest)).exit_code == 0
+    assert (await plan(sim, dest)).exit_code == (await run(sim.api_url, dest)).exit_code
 
 
 async def test_a_dry_run_changes_nothing_that_is_there(tmp_path: Path, sim: Simulator) -> None:
@@ -888,6 +893,181 @@ async def test_a_dry_run_plans_the_originals_that_the_backfill_then_fetches(
     done = sorted((event.id, event.variant) for event in fetched.of(DownloadCompleted))
     assert to_fetch(planned) == done
     assert planned.final.filtered == fetched.final.filtered
+
+
+def told(ran: Ran) -> dict[tuple[str, str], str | None]:
+    """Return where a run put files, or a plan would put them; None: nowhere, it failed."""
+    places: dict[tuple[str, str], str | None] = {}
+    for event in ran.events:
+        match event:
+            case DownloadCompleted() | DownloadAdopted() | DownloadFailed():
+                places[event.id, event.variant] = getattr(event, "path", None)
+            case Planned(action="download" | "resume" | "adopt" | "fail"):
+                places[event.id, event.variant] = event.path
+            case _:
+                pass
+    return places
+
+
+async def check_plan(sim: Simulator, dest: Path, **options: Any) -> Ran:
+    """Assert that a dry run tells of what the backfill then does; return the dry run."""
+    before = everything(dest)
+    planned = await plan(sim, dest, **options)
+    assert everything(dest) == before
+    check_account(planned.final)
+    real = await run(sim.api_url, dest, concurrency=1, **options)
+    assert told(planned) == told(real)
+    assert planned.exit_code == real.exit_code
+    for name in ("records", "already", "failed", "rejected", "filtered"):
+        assert getattr(planned.final, name) == getattr(real.final, name), name
+    return planned
+
+
+TWINS = [f"{'a' * 8}-0000-4000-8000-00000000000{n}" for n in range(1, 4)]
+
+
+@pytest.mark.parametrize("page_size", [1, 200])
+@pytest.mark.parametrize("output", ["{stem}/{stem}.{short_id}{ext}", "{short_id}{ext}"])
+async def test_a_dry_run_gives_no_two_jobs_one_path(
+    output: str, page_size: int, tmp_path: Path, sim: Simulator
+) -> None:
+    for job in (*TWINS, TWINS[0].upper()):
+        sim.add_job("talk.wav", id=job)
+    ran = await check_plan(sim, tmp_path, output=output, page_size=page_size, originals=True)
+    assert len(set(told(ran).values())) == 8
+
+
+async def test_a_dry_run_gives_no_job_the_path_of_a_file_that_another_adopts(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job("talk.wav", id=TWINS[0])
+    await run(sim.api_url, tmp_path)
+    forget(tmp_path)
+    for job in TWINS[1:]:
+        sim.add_job("talk.wav", id=job)
+    ran = await check_plan(sim, tmp_path)
+    assert told(ran)[TWINS[0], "denoised"] == short_path("talk.wav", TWINS[0])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link"])
+async def test_a_dry_run_leaves_the_path_of_something_foreign_alone(
+    kind: str, tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job("talk.wav")
+    foreign = tmp_path / "dest" / short_path("talk.wav", job)
+    foreign.parent.mkdir(parents=True)
+    match kind:
+        case "file":
+            foreign.write_bytes(b"mine")
+        case "folder":
+            foreign.mkdir()
+        case _:
+            foreign.symlink_to(tmp_path if kind == "link" else tmp_path / "gone")
+    ran = await check_plan(sim, tmp_path / "dest")
+    assert told(ran) == {(job, "denoised"): f"talk/talk.{job}.wav"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "own link"])
+@pytest.mark.parametrize("extension", [".wav", ""])
+async def test_a_dry_run_tells_what_could_not_be_put_in_its_folder(
+    kind: str, extension: str, tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job("talk.wav", serving=Serving(extension=extension))
+    other = sim.add_job("other.wav")
+    folder = tmp_path / "dest" / "talk"
+    folder.parent.mkdir()
+    match kind:
+        case "file":
+            folder.write_bytes(b"mine")
+        case "link" | "dangling link":
+            folder.symlink_to(tmp_path if kind == "link" else tmp_path / "gone")
+        case _:
+            folder.symlink_to(".fetcher")
+    ran = await check_plan(sim, tmp_path / "dest", originals=True, max_downloads=4)
+    failed = {(e.id, e.variant): e.reason for e in ran.of(Planned) if e.action == "fail"}
+    assert set(failed) == {(job, "denoised"), (job, "original")}
+    assert all(str(folder) in reason for reason in failed.values())
+    assert (ran.exit_code, ran.final.failed, ran.final.pending) == (1, 1, 1)
+    assert told(ran)[other, "denoised"] == short_path("other.wav", other)
+
+
+async def test_a_link_to_a_folder_of_the_destination_hinders_no_plan(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job("talk.wav")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "talk").symlink_to("inner")
+    assert (await check_plan(sim, tmp_path)).exit_code == 0
+
+
+async def test_a_file_that_failed_for_its_folder_is_planned_anew_with_another_template(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job("talk.wav")
+    (tmp_path / "talk").write_bytes(b"mine")
+    assert (await run(sim.api_url, tmp_path)).exit_code == 1
+    ran = await check_plan(sim, tmp_path, output="{id}{ext}")
+    assert told(ran) == {(job, "denoised"): f"{job}.wav"}
+
+
+def unlist(sim: Simulator, *jobs: str) -> None:
+    """Take jobs out of the list, while their links work on."""
+    for job in jobs:
+        sim.delete(job)
+        sim.faults.add(Fault(job=job, times=None, body=song(60_000)))
+
+
+@pytest.mark.parametrize("most", [None, 0, 1, 2])
+@pytest.mark.parametrize("match", [(), ("[bc]*",)])
+async def test_a_dry_run_tells_of_what_earlier_runs_left_and_the_list_has_lost(
+    most: int | None, match: tuple[str, ...], tmp_path: Path, sim: Simulator
+) -> None:
+    jobs = [sim.add_job(f"{name}.wav", size_bytes=60_000) for name in "abc"]
+    sim.faults.add(*(Fault("audio", job=job, times=None, status=500) for job in jobs[:2]))
+    sim.faults.add(Fault("audio", job=jobs[2], times=None, cut_after_bytes=9_000))
+    assert (await run(sim.api_url, tmp_path, retries=0)).final.failed == 3
+    sim.faults.clear()
+    sim.add_job("new.wav")
+    unlist(sim, *jobs[:2])
+    ran = await check_plan(sim, tmp_path, max_downloads=most, match=match)
+    assert len({event.id for event in ran.of(Planned)}) == len(ran.of(Planned)) == 4
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_dry_run_tells_of_originals_that_an_earlier_run_left(
+    tmp_path: Path, sim: Simulator, *, is_listed: bool
+) -> None:
+    job = sim.add_job("talk.mp4")
+    sim.faults.add(Fault("original", job=job, times=None, status=500))
+    assert (await run(sim.api_url, tmp_path, originals=True, retries=0)).final.failed == 1
+    sim.faults.clear()
+    sim.add_job("new.wav")
+    if not is_listed:
+        unlist(sim, job)
+    ran = await check_plan(sim, tmp_path)
+    assert (job, "original") in told(ran)
+
+
+async def test_a_dry_run_leaves_out_what_was_given_up_for_good(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job("gone.wav")
+    sim.add_job("here.wav")
+    sim.faults.add(Fault("audio", job=job, times=None, status=404))
+    await run(sim.api_url, tmp_path, retries=0)
+    sim.delete(job)
+    await run(sim.api_url, tmp_path, retries=0)
+    ran = await check_plan(sim, tmp_path)
+    assert [event.action for event in ran.of(Planned)] == ["skip"]
+
+
+async def test_a_plan_is_told_on_the_event_loop(tmp_path: Path, sim: Simulator) -> None:
+    """Sinks, such as the queue of an iterator, are not safe to call from a thread."""
+    sim.add_jobs(2)
+    threads: set[int] = set()
+    fetcher = Fetcher(settings(sim.api_url, tmp_path))
+    await fetcher.run_plan(lambda _: threads.add(threading.get_ident()))
+    assert threads == {threading.get_ident()}
 
 
 @pytest.mark.parametrize(("status", "exit_code"), [(401, 3), (403, 3), (500, 4)])

@@ -174,16 +174,27 @@ def test_files_that_were_complete_are_read_in_pieces(mixed: Path) -> None:
     assert [entry.path for entry in first + second] == ["a.wav", "b.wav"]
 
 
-def test_a_job_is_seen_for_the_first_time_once(mixed: Path) -> None:
+def test_one_row_is_found_by_its_job_and_variant(mixed: Path) -> None:
     with Reader(mixed) as reader:
-        assert [reader.first_seen(JobId(one)) for one in ("a", "b", "a", "a")] == [
-            True,
-            True,
-            False,
-            False,
-        ]
-    with Reader(mixed) as reader:
-        assert reader.first_seen(JobId("a"))
+        every = list(reader.entries())
+        assert [reader.entry(one.job.id, one.variant) for one in every] == every
+        assert reader.entry(JobId("nobody"), Variant.DENOISED) is None
+
+
+def test_what_is_left_comes_by_ticket_in_batches_but_for_what_is_over_for_good(path: Path) -> None:
+    seqs = write(path, map(job, range(7)))
+    with closing(Store(path)) as store:
+        store.fail(seqs[1], "404", 1, for_good=True)
+        store.fail(seqs[2], "500", 1)
+        store.set_state([seqs[3]], State.FILTERED)
+        store.retry({JobId("job-000002")})  # goes to the end of the queue
+    with Reader(path) as reader:
+        first = reader.left((0, 0), 3)
+        ticket, last = first[-1]
+        rest = reader.left((ticket, last.seq), 3)
+        assert reader.left((rest[-1][0], rest[-1][1].seq), 3) == []
+    numbers = [int(entry.job.id[-6:]) for _, entry in first + rest]
+    assert numbers == [0, 4, 5, 6, 2]
 
 
 def test_without_a_manifest_everything_is_empty(tmp_path: Path) -> None:
@@ -193,7 +204,8 @@ def test_without_a_manifest_everything_is_empty(tmp_path: Path) -> None:
         assert reader.tallies() == []
         assert reader.is_empty()
         assert reader.get("last_poll_at") is None
-        assert reader.first_seen(JobId("a"))
+        assert reader.entry(JobId("a"), Variant.DENOISED) is None
+        assert reader.left((0, 0), 9) == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -353,8 +353,15 @@ def test_a_lone_surrogate_does_not_stop_the_log_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("show_all", "expected"),
     [
-        (False, ["download: a/a.wav (new)"]),
-        (True, ["download: a/a.wav (new)", "skip: b (3f2a91bc) (complete)"]),
+        (False, ["download: a/a.wav (new)", "fail: c (3f2a91bc) (taken)"]),
+        (
+            True,
+            [
+                "download: a/a.wav (new)",
+                "fail: c (3f2a91bc) (taken)",
+                "skip: b (3f2a91bc) (complete)",
+            ],
+        ),
     ],
 )
 def test_a_plan_says_what_would_be_fetched(show_all: bool, expected: list[str]) -> None:
@@ -363,6 +370,7 @@ def test_a_plan_says_what_would_be_fetched(show_all: bool, expected: list[str]) 
     stream = io.StringIO()
     sink = PlanLines(Outlet(stream), show_all=show_all)
     sink(Planned(ID, "a", "download", "new", "a/a.wav"))
+    sink(Planned(ID, "c", "fail", "taken"))
     sink(Planned(ID, "b", "skip", "complete"))
     sink(COMPLETED)
     assert expected == stream.getvalue().splitlines()

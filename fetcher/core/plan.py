@@ -30,6 +30,7 @@ class Action(StrEnum):
     WAIT = "wait"
     REJECT = "reject"
     FILTER = "filter"
+    FAIL = "fail"  # it could not be put in place
 
 
 class Known(NamedTuple):

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from fetcher.models import Entry, Job, JobId
 
-# Left to itself, SQLite reads all rows of those states instead and sorts them.
-_TODO = "entry INDEXED BY entry_todo WHERE state IN ('queued', 'partial', 'failed')"
-
 
 class Queue(Writing):
     """The part of the store that knows what is to be fetched, and in which order."""
@@ -43,7 +40,7 @@ class Queue(Writing):
         """
         with schema.translated(self.path):
             rows = self._db.execute(
-                f"SELECT ticket, {ENTRY_COLUMNS} FROM {_TODO} AND ticket > ? "
+                f"SELECT ticket, {ENTRY_COLUMNS} FROM {schema.TODO} AND ticket > ? "
                 "AND state <> 'failed' ORDER BY ticket LIMIT ?",
                 (after_ticket, limit),
             ).fetchall()
@@ -59,7 +56,7 @@ class Queue(Writing):
             rows: list[tuple[int, int]] = db.execute(
                 "SELECT seq, (SELECT clean.seq FROM entry AS clean "
                 "WHERE clean.id = entry.id AND clean.variant = 'denoised') "
-                f"FROM {_TODO} AND ticket BETWEEN 0 AND ? AND (? OR variant = 'denoised') "
+                f"FROM {schema.TODO} AND ticket BETWEEN 0 AND ? AND (? OR variant = 'denoised') "
                 "ORDER BY ticket",
                 (run_base, originals),
             ).fetchall()
@@ -75,7 +72,7 @@ class Queue(Writing):
     def sync_tickets(self) -> int:
         """Return the newest ticket, other processes' (`retry`) included."""
         with schema.translated(self.path):
-            newest = self._db.execute(f"SELECT max(ticket) FROM {_TODO}").fetchone()[0]
+            newest = self._db.execute(f"SELECT max(ticket) FROM {schema.TODO}").fetchone()[0]
         self.last_ticket = max(self.last_ticket, newest or 0)
         return self.last_ticket
 
@@ -134,7 +131,7 @@ class Queue(Writing):
     def unfinished(self) -> set[int]:
         """Return the rows that are still to be fetched."""
         with schema.translated(self.path):
-            rows = self._db.execute(f"SELECT seq FROM {_TODO}").fetchall()
+            rows = self._db.execute(f"SELECT seq FROM {schema.TODO}").fetchall()
         return {seq for (seq,) in rows}
 
 

@@ -6,7 +6,6 @@ Never writes, and streams: a million rows pass through in constant memory.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -98,15 +97,12 @@ class Reader:
         self.path = path
         with schema.translated(path):
             self._view = View(path)
-            self._seen = sqlite3.connect("", check_same_thread=False)
-            self._seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         with contextlib.suppress(StorageError), schema.translated(self.path):
-            self._seen.close()
             self._view.close()
 
     def get(self, key: str) -> str | None:
@@ -190,6 +186,28 @@ class Reader:
         with schema.translated(self.path):
             return self._view.ask(lambda db: schema.known(db, list(ids), variant))
 
+    def entry(self, job_id: JobId, variant: Variant) -> Entry | None:
+        """Return the row of one file, None when it is not known."""
+        with schema.translated(self.path):
+            rows = self._view.rows(
+                f"SELECT {ENTRY_COLUMNS} FROM entry WHERE id = ? AND variant = ?",
+                (job_id, str(variant)),
+            )
+            return to_entry(rows[0]) if rows else None
+
+    def left(self, after: tuple[int, int], limit: int) -> list[tuple[int, Entry]]:
+        """Return what is to be fetched as (ticket, row), the next ones after (ticket, seq).
+
+        What was given up for good has a ticket below 0 (`Files.fail`).
+        """
+        with schema.translated(self.path):
+            rows = self._view.rows(
+                f"SELECT ticket, {ENTRY_COLUMNS} FROM {schema.TODO} "
+                "AND (ticket, seq) > (?, ?) ORDER BY ticket, seq LIMIT ?",
+                (*after, limit),
+            )
+            return [(row[0], to_entry(row[1:])) for row in rows]
+
     def owner(self, path_key: str) -> JobId | None:
         """Return the job whose file has that path, None when nobody's has."""
         with schema.translated(self.path):
@@ -200,12 +218,3 @@ class Reader:
         """Return whether no job is known."""
         with schema.translated(self.path):
             return not self._view.rows("SELECT 1 FROM entry LIMIT 1")
-
-    def first_seen(self, job_id: JobId) -> bool:
-        """Return whether this reader is asked about the job for the first time.
-
-        Kept in a temporary database, which spills to disk: nothing grows with the history.
-        """
-        with schema.translated(self.path):
-            done = self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (job_id,))
-        return done.rowcount == 1

@@ -79,6 +79,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ("CREATE TABLE record (id TEXT PRIMARY KEY, body BLOB NOT NULL)",),
 )
 VERSION = len(MIGRATIONS)
+# Left to itself, SQLite reads all rows of those states instead and sorts them.
+TODO = "entry INDEXED BY entry_todo WHERE state IN ('queued', 'partial', 'failed')"
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fetcher.report.pace import Pace, Progress
 
 SUMMARY_EVERY_S = 60.0
-COMING = frozenset({"download", "resume", "adopt"})  # the actions that bring a file home
+_SHOWN = frozenset({"download", "resume", "adopt", "fail"})  # of files that are to be fetched
 
 
 @frozen
@@ -121,7 +121,7 @@ def progress_words(progress: Progress) -> str:
 class PlanLines:
     """A sink that writes the plan of a dry run: action, path and reason of each file.
 
-    Only what would come to DIR, unless `show_all`.
+    Only of what would come to DIR, or would fail to, unless `show_all`.
     """
 
     def __init__(self, outlet: Outlet, quote: Quote = plain, *, show_all: bool = False) -> None:
@@ -131,7 +131,7 @@ class PlanLines:
 
     def __call__(self, event: Event) -> None:
         """Write `event` if it is a row of the plan."""
-        if isinstance(event, Planned) and (self._show_all or event.action in COMING):
+        if isinstance(event, Planned) and (self._show_all or event.action in _SHOWN):
             self._outlet.write_line(words(event, self._quote))
 
 

@@ -29,7 +29,7 @@ from fetcher.files.space import FullError
 from fetcher.frozen import frozen
 from fetcher.manifest.files import Stored
 from fetcher.manifest.store import Store
-from fetcher.runs.look import Adoptable
+from fetcher.runs.look import TAKEN, Adoptable, was_ours
 from fetcher.threads import run
 from fetcher.transfers.transfer import Fetched
 
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from fetcher.runs.look import Eye
 
 GROUP_FILES = 64
-_TAKEN = "another file stands at its path, and at the path with the whole id as well"
 
 
 @frozen
@@ -181,7 +180,7 @@ class Finisher:
         placed: list[tuple[Ready, str]] = []
         for one, path in zip(group, await self._claim(group), strict=True):
             if path is None:
-                await self._fail(one, _TAKEN)
+                await self._fail(one, TAKEN)
             else:
                 placed.append((one, path))
         return await self._seal(placed)
@@ -239,7 +238,7 @@ class Finisher:
         """Try the other paths of a file whose first one is taken by something foreign."""
         desk = self._desk
         others = [(path, key) for path, key in self._candidates(one) if path != taken]
-        trouble: FetcherError | None = TakenError(_TAKEN)
+        trouble: FetcherError | None = TakenError(TAKEN)
         for candidate in others:
             [path] = await desk.manifest.do(Store.claim, [(one.entry.seq, [candidate])])
             if path is None:
@@ -359,12 +358,6 @@ def _note_sealed(one: Ready, sealable: Sealable) -> None:
         one.what.content = b""
 
 
-def _was_ours(entry: Entry, path: str) -> bool:
-    """Return whether a file of this entry was complete at that path before (`--repair`)."""
-    was_complete = entry.sha256 is not None and entry.bytes_stored is not None
-    return was_complete and path == entry.path
-
-
 def _sealable(one: Ready, path: str, parts: Parts) -> Sealable:
     what = one.what
     if isinstance(what, Adoptable):
@@ -377,5 +370,5 @@ def _sealable(one: Ready, path: str, parts: Parts) -> Sealable:
         mtime_ns=None if updated_at is None else mtime_ns(updated_at),
         sha256=what.sha256,
         bytes_stored=what.bytes_stored,
-        may_replace=_was_ours(one.entry, path),
+        may_replace=was_ours(one.entry, path),
     )

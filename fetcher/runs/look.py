@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fetcher.core.layout import Template
     from fetcher.models import Entry, Job
 
+TAKEN = "another file stands at its path, and at the path with the whole id as well"
 _MARK_NS = 1_000  # what the API's times are exact to
 _CLOCK_NS = 100  # the finest clock that is no proof: such as of a share of Windows
 
@@ -164,3 +165,9 @@ class Eye:
 
     def _render(self, entry: Entry, extension: str, *, whole_id: bool) -> str:
         return self.template.render(entry.job, extension, variant=entry.variant, whole_id=whole_id)
+
+
+def was_ours(entry: Entry, path: str) -> bool:
+    """Return whether a file of this entry was complete at that path before (`--repair`)."""
+    was_complete = entry.sha256 is not None and entry.bytes_stored is not None
+    return was_complete and path == entry.path
