@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 import unicodedata
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ from fetcher.events import (
     RecordInvalid,
     RunCompleted,
 )
+from fetcher.manifest.reader import Reader
+from fetcher.manifest.store import Store
 from fetcher.simulator import OMIT, Fault, Serving, Simulator
 from fetcher.simulator.record import record
 
@@ -1059,6 +1062,38 @@ async def test_a_dry_run_leaves_out_what_was_given_up_for_good(
     await run(sim.api_url, tmp_path, retries=0)
     ran = await check_plan(sim, tmp_path)
     assert [event.action for event in ran.of(Planned)] == ["skip"]
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_a_dry_run_counts_a_queued_job_once_that_is_listed_as_pending_again(
+    tmp_path: Path, sim: Simulator, *, is_over: bool
+) -> None:
+    job = sim.add_job("talk.wav")
+    sim.faults.add(Fault("audio", job=job, times=None, status=404))
+    await run(sim.api_url, tmp_path, retries=0)
+    if is_over:
+        with closing(Store(tmp_path / ".fetcher" / MANIFEST)) as store:
+            store.fail(1, "404", 1, for_good=True)
+    sim.faults.clear()
+    sim.override(job, status="pending")
+    sim.add_job("new.wav")
+    ran = await check_plan(sim, tmp_path)
+    assert ((job, "denoised") in told(ran), ran.final.pending) == (not is_over, 2)
+
+
+async def test_a_dry_run_names_the_old_path_of_a_file_that_is_to_be_mended(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job("talk.wav")
+    await run(sim.api_url, tmp_path, output="{stem}.{id}{ext}")
+    (tmp_path / f"talk.{job}.wav").write_bytes(b"damaged")
+    manifest = tmp_path / ".fetcher" / MANIFEST
+    with Reader(manifest) as reader:
+        [row] = reader.entries()
+    with closing(Store(manifest)) as store:
+        assert store.reopen([row.job._replace(audio_url=sim.url(job))], {row.seq}) == [row.seq]
+    ran = await check_plan(sim, tmp_path)
+    assert told(ran) == {(job, "denoised"): f"talk.{job}.wav"}
 
 
 async def test_a_plan_is_told_on_the_event_loop(tmp_path: Path, sim: Simulator) -> None:
