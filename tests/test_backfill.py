@@ -1036,9 +1036,10 @@ async def test_a_dry_run_tells_of_what_earlier_runs_left_and_the_list_has_lost(
     assert len({event.id for event in ran.of(Planned)}) == len(ran.of(Planned)) == 4
 
 
+@pytest.mark.parametrize("is_wanted", [True, False])
 @pytest.mark.parametrize("is_listed", [True, False])
 async def test_a_dry_run_tells_of_originals_that_an_earlier_run_left(
-    tmp_path: Path, sim: Simulator, *, is_listed: bool
+    tmp_path: Path, sim: Simulator, *, is_listed: bool, is_wanted: bool
 ) -> None:
     job = sim.add_job("talk.mp4")
     sim.faults.add(Fault("original", job=job, times=None, status=500))
@@ -1047,8 +1048,8 @@ async def test_a_dry_run_tells_of_originals_that_an_earlier_run_left(
     sim.add_job("new.wav")
     if not is_listed:
         unlist(sim, job)
-    ran = await check_plan(sim, tmp_path)
-    assert (job, "original") in told(ran)
+    ran = await check_plan(sim, tmp_path, originals=is_wanted)
+    assert ((job, "original") in told(ran)) == is_wanted
 
 
 async def test_a_dry_run_leaves_out_what_was_given_up_for_good(

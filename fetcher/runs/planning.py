@@ -82,7 +82,8 @@ class _Planner:
         """
         rows = self.reader.left(after, _BATCH)
         for _, row in rows:
-            if not self.draft.has(row.job.id, row.variant):
+            is_wanted = self.settings.originals or row.variant is Variant.DENOISED
+            if is_wanted and not self.draft.has(row.job.id, row.variant):
                 state = State.FILTERED if self.rules.refuse(row.job) else row.state
                 self._decide(self._with_path(row._replace(state=state)))
                 if row.variant is Variant.ORIGINAL:
