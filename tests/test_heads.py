@@ -123,6 +123,17 @@ def test_only_a_wellformed_etag_without_w_is_strong(etag: str | None, expected: 
         pytest.param({"etag": '"\udcff"'}, Validator(), id="bytes that cannot be stored"),
         pytest.param({"etag": '"' + "a" * 2000 + '"'}, Validator(), id="etag out of bounds"),
         pytest.param(
+            {"etag": '"é"', "last_modified": OLD}, Validator(), id="no date beside bytes not kept"
+        ),
+        pytest.param(
+            {"etag": '"' + "a" * 2000 + '"', "last_modified": OLD},
+            Validator(),
+            id="no date beside an etag out of bounds",
+        ),
+        pytest.param(
+            {"etag": " ", "last_modified": OLD}, Validator(last_modified=OLD), id="empty etag"
+        ),
+        pytest.param(
             {"last_modified": OLD, "date": A_SECOND_LATER},
             Validator(last_modified=OLD),
             id="date a second older",

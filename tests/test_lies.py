@@ -41,6 +41,7 @@ HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
 XML = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
 JSON = b'{"statusCode": 500, "message": "Internal server error"}'
 OLD = format_datetime(datetime(2024, 5, 17, 8, 0, tzinfo=UTC), usegmt=True)
+ENDLESS = '"' + "a" * 2_000 + '"'
 OLDER = format_datetime(datetime(2024, 5, 16, 8, 0, tzinfo=UTC), usegmt=True)
 
 
@@ -280,6 +281,15 @@ FROM_ZERO = {
     ),
     "a part with the ETag grown weak": row(
         cut(GOOD), lie(GOOD, etag='W/"v1"'), GOOD, ranges=[None, REST, None]
+    ),
+    "a part with an ETag where none was, and the date": row(
+        cut(DATED), lie(DATED, etag='"v2"'), DATED, ranges=[None, REST, None]
+    ),
+    "an ETag beyond ASCII beside a Last-Modified": row(
+        cut(lie(DATED, etag='"é1"')), lie(DATED, etag='"é2"'), ranges=[None, None]
+    ),
+    "an endless ETag beside a Last-Modified": row(
+        cut(lie(DATED, etag=ENDLESS)), lie(DATED, etag=ENDLESS), ranges=[None, None]
     ),
     "a part without the ETag": row(
         cut(GOOD), lie(GOOD, etag=None), GOOD, ranges=[None, REST, None]

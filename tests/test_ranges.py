@@ -154,7 +154,7 @@ def test_a_span_that_no_range_could_say_is_an_error(
         ),
         pytest.param(held(), part(last_modified=""), Append(4, 10, 10, BOTH), id="etag repeated"),
         pytest.param(held(DATED), part(etag=""), Append(4, 10, 10, DATED), id="date repeated"),
-        pytest.param(held(DATED), part(), Append(4, 10, 10, BOTH), id="an etag is learnt"),
+        pytest.param(held(STRONG), part(), Append(4, 10, 10, BOTH), id="a date is learnt"),
         pytest.param(
             held(STRONG, total=None), part(), Append(4, 10, 10, BOTH), id="the total is learnt"
         ),
@@ -206,7 +206,10 @@ def test_a_part_that_goes_on_is_appended(want: Want, head: Head, expected: Verdi
         pytest.param(held(), part(last_modified=TUESDAY), id="other date"),
         pytest.param(held(), part(last_modified="garbage"), id="no date"),
         pytest.param(held(DATED), part(etag="", last_modified=""), id="date left out"),
-        pytest.param(held(DATED), part(last_modified=TUESDAY), id="other date alone"),
+        pytest.param(held(DATED), part(etag="", last_modified=TUESDAY), id="other date alone"),
+        pytest.param(held(DATED), part(), id="etag where none was, same date"),
+        pytest.param(held(DATED), part(etag='"é"'), id="etag that cannot be kept, same date"),
+        pytest.param(held(DATED), part(etag='"' + "b" * 2000 + '"'), id="endless etag, same date"),
         pytest.param(
             held(Validator('W/"a"', MONDAY)), part(etag='W/"b"'), id="other weak etag, same date"
         ),

@@ -70,13 +70,16 @@ def codings(head: Head) -> list[str]:
 def validator_of(head: Head) -> Validator:
     """Return what names the version that `head` announces.
 
-    An ETag that is malformed is kept, to be compared, but is no strong one. Where no strong
-    ETag came with it, a Last-Modified is left out unless it is a date at least one second
-    older than Date: the file may have changed again within that second (RFC 9110 §8.8.2.2).
-    Without Date it is kept (contract 5.2).
+    An ETag that is malformed is kept, to be compared, but is no strong one. Beside one that
+    cannot be kept nothing names the version: its Last-Modified may be that of another ETag
+    too. Where no strong ETag came with it, a Last-Modified is left out unless it is a date at
+    least one second older than Date: the file may have changed again within that second
+    (RFC 9110 §8.8.2.2). Without Date it is kept (contract 5.2).
     """
-    etag = _field(head, "etag")
-    modified = _field(head, "last-modified")
+    etag = _kept(head, "etag")
+    if etag is None and field(head, "etag"):
+        return Validator()
+    modified = _kept(head, "last-modified")
     if modified is not None and not is_strong(etag) and not _is_settled(modified, head):
         modified = None
     return Validator(etag=etag, last_modified=modified)
@@ -85,6 +88,11 @@ def validator_of(head: Head) -> Validator:
 def is_strong(etag: str | None) -> bool:
     """Tell whether `etag` is well-formed and names exact bytes (RFC 9110 §8.8.1)."""
     return etag is not None and _ETAG.fullmatch(etag) is not None and not etag.startswith("W/")
+
+
+def field(head: Head, name: str) -> str | None:
+    """Return that field's text, None where it is absent or empty."""
+    return head.headers.get(name, "").strip() or None
 
 
 def http_date(text: str) -> datetime | None:
@@ -101,10 +109,10 @@ def http_date(text: str) -> datetime | None:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
-def _field(head: Head, name: str) -> str | None:
+def _kept(head: Head, name: str) -> str | None:
     """Return that field's text, None where it is absent or nothing that could be stored."""
-    text = head.headers.get(name, "").strip()
-    return text if _KEPT.fullmatch(text) else None
+    text = field(head, name)
+    return text if text is not None and _KEPT.fullmatch(text) else None
 
 
 def _is_settled(modified: str, head: Head) -> bool:

@@ -23,6 +23,7 @@ How the answer is judged
          missing or other           Restart                                                  15.3.7
     206, other ETag, Last-Modified,
          start, total, unit         Restart                                                  14.4
+    206, an ETag where none was     Restart: the date alone may be of both versions          8.8.2
     206, reaches beyond what was
          asked or beyond its total  Restart                                                  14.4
     206, its total never announced  Restart: nobody could say when it is complete            14.4
@@ -43,7 +44,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fetcher.core.heads import codings, content_length, content_range, is_strong, validator_of
+from fetcher.core.heads import (
+    codings,
+    content_length,
+    content_range,
+    field,
+    is_strong,
+    validator_of,
+)
 from fetcher.frozen import frozen
 from fetcher.models import Validator
 
@@ -265,11 +273,11 @@ def _other_version(held: Validator, head: Head) -> str | None:
 
     The validator that If-Range named must come back as it was: RFC 9110 §15.3.7 demands the
     ETag, and a host that leaves it out may have left out the condition as well. Any other
-    validator that came must be the held one too (contract 5.2).
+    validator that came must be the held one too (contract 5.2), and none may have come up
+    beside a date: two versions of one second differ in their ETag alone.
     """
-    etag = head.headers.get("etag", "").strip() or None
-    date = head.headers.get("last-modified", "").strip() or None
-    if None not in (held.etag, etag) and etag != held.etag:
+    etag, date = field(head, "etag"), field(head, "last-modified")
+    if etag not in (None, held.etag) and held != Validator():
         return "the file changed: another ETag"
     if None not in (held.last_modified, date) and date != held.last_modified:
         return "the file changed: another Last-Modified"
@@ -284,7 +292,7 @@ def _merged(held: Validator, head: Head) -> Validator:
     came = validator_of(head)
     if _if_range(held) is None:  # nothing of it was held
         return came
-    return Validator(held.etag or came.etag, held.last_modified or came.last_modified)
+    return Validator(held.etag, held.last_modified or came.last_modified)
 
 
 def _if_range(validator: Validator) -> str | None:
