@@ -267,13 +267,18 @@ def test_a_host_that_takes_other_requests_is_busy_and_not_down(
     assert in_virtual_time(work) is is_busy
 
 
-def test_a_pause_of_more_than_ten_minutes_holds_nobody_back() -> None:
-    async def work(clock: Callable[[], float]) -> bool:
-        gates = Gates(clock)
-        gates.refused("a", 0.0, asked_s=601, since_s=0.0)
-        return gates.is_clear("a")
+def test_a_pause_of_more_than_ten_minutes_closes_no_gate_but_halves_the_pace() -> None:
+    async def work(clock: Callable[[], float]) -> list[float]:
+        gates = Gates(clock, delay_s=1)
+        passed_at_s: list[float] = []
+        for _ in range(3):
+            gates.refused("a", clock(), asked_s=601, since_s=0.0)
+            assert not gates.is_held("a")
+            await gates.passed("a")
+            passed_at_s.append(clock())
+        return passed_at_s
 
-    assert in_virtual_time(work)
+    assert in_virtual_time(work) == pytest.approx([0.5, 1.5, 3.5])
 
 
 # ---- the limit ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -141,6 +142,18 @@ async def test_a_retry_after_beyond_ten_minutes_gives_the_file_up_and_says_so(
     ran = await run(sim.api_url, tmp_path)
     assert (ran.exit_code, ran.retried, len(sim.audio_requests())) == (1, [], 1)
     assert any(words in ran.reasons[0] for words in ("3600 s", "3599 s"))
+
+
+async def test_a_retry_after_beyond_ten_minutes_slows_the_other_files_down(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(4)
+    sim.faults.add(Fault("audio", times=None, status=503, headers={"Retry-After": "1200"}))
+    ran = await run(sim.api_url, tmp_path, concurrency=1, retry_delay=0.2)
+    asked_at_s = [request.at_s for request in sim.audio_requests()]
+    gaps_s = [later - earlier for earlier, later in pairwise(asked_at_s)]
+    assert (ran.exit_code, ran.final.failed, len(asked_at_s)) == (1, 4, 4)
+    assert all(gap_s >= least_s for gap_s, least_s in zip(gaps_s, (0.05, 0.1, 0.2), strict=True))
 
 
 async def test_the_api_is_waited_for_as_well(tmp_path: Path, sim: Simulator) -> None:

@@ -411,6 +411,18 @@ async def test_extra_lines_that_are_refused_hold_the_host_and_are_opened_again_l
     check_mirror(sim, tmp_path)
 
 
+async def test_extra_lines_that_are_refused_for_too_long_are_not_opened_again(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    busy = {"Retry-After": "1200"}
+    sim.faults.add(Fault("audio", times=None, when=is_extra, status=429, headers=busy))
+    ran = await run(sim.api_url, tmp_path, **LINES)
+    assert (ran.exit_code, ran.retried) == (0, [])
+    assert sum(is_extra(r) for r in sim.audio_requests(job)) == LINES["connections"] - 1
+    check_mirror(sim, tmp_path)
+
+
 @pytest.mark.parametrize("field", ["Repr-Digest", "x-goog-hash", "Content-MD5"])
 async def test_a_digest_of_the_whole_that_only_extra_lines_bring_is_held_against_the_file(
     field: str, tmp_path: Path, sim: Simulator

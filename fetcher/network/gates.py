@@ -63,7 +63,8 @@ class Gates:
     """One gate for each host that answered 429 or 503, for everybody who talks to it.
 
     `delay_s`: the backoff after a first failure, which the first pace is made from.
-    `longest_s`: a longer Retry-After may be of one file alone, and holds nobody back.
+    `longest_s`: a longer Retry-After is not waited for, and may be of one file alone; it
+    slows everybody down like any other refusal, but closes no gate.
     """
 
     def __init__(
@@ -89,6 +90,10 @@ class Gates:
         if gate is not None:
             await gate.passed()
 
+    def is_obeyed(self, asked_s: float) -> bool:
+        """Return whether a Retry-After of so many seconds is waited for."""
+        return asked_s <= self._longest_s
+
     def hold(self, host: str, delay_s: float) -> None:
         """Let nobody through to `host` for `delay_s` seconds from now."""
         self._gate(host).pause.ask(delay_s)
@@ -99,11 +104,9 @@ class Gates:
         `asked_s`: what its Retry-After says, 0 without one. Returns whether the host took
         another request after `since_s`: it is busy, not down.
         """
-        if asked_s > self._longest_s:
-            return False
         gate = self._gate(host)
         gate.slow_down(sent_at_s)
-        if asked_s:
+        if self.is_obeyed(asked_s):
             self.hold(host, asked_s)
         return gate.answered_at_s > since_s
 

@@ -6,8 +6,9 @@ same data, with a journal of its own, so that it survives a crash like any other
 stretch that fails costs nothing: the file's own line goes on from where it stopped, or does
 not even stop where no other line brought anything. A host that ignored a Range is not asked
 for another stretch of this file; one that answered 429 or 503 is held back like by any other
-request, and asked again later. Stretches that the file has reached are read and counted in,
-which hashes them as if they had come in order.
+request, and asked again later, unless it asks for a longer pause than is waited for. Stretches
+that the file has reached are read and counted in, which hashes them as if they had come in
+order.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
 
     from fetcher.files.journal import Version
+    from fetcher.models import Head
     from fetcher.network.gates import Gates
     from fetcher.transfers.receive import Arriving, Opens
     from fetcher.transfers.slots import Slots
@@ -196,8 +198,7 @@ class Splitter:
             visit = Visit(self._gates, self._wait)
             async with self._host.open(self._url, request_headers(want), ask=visit.ask) as body:
                 if body.head.status in PRESSED:
-                    visit.refused(retry_after_s(body.head, now=datetime.now(UTC)) or 0.0)
-                    self._busy_hosts.add(visit.host)
+                    self._note_refusal(visit, body.head)
                     return
                 verdict = judge(want, body.head)
                 if not isinstance(verdict, Append):
@@ -209,6 +210,14 @@ class Splitter:
                 await self._take_in(stretch, body)
         except TransferError:
             return  # what came stays, and the file's own line fetches the rest
+
+    def _note_refusal(self, visit: Visit, head: Head) -> None:
+        """Let everybody ask that host less, and the file no more where it asks for too long."""
+        asked_s = retry_after_s(head, now=datetime.now(UTC)) or 0.0
+        visit.refused(asked_s)
+        self._busy_hosts.add(visit.host)
+        if not self._gates.is_obeyed(asked_s):
+            self._file.ranges_work = False
 
     async def _wait(self, waiting: Awaitable[None]) -> None:
         task = asyncio.current_task()

@@ -61,7 +61,8 @@ class Underway:
     """One file under way. `stretches` lie ahead of `part`, in order.
 
     `ranges_work` turns false once the host answered a question for a stretch with something
-    else, or what was put together proved to be damaged.
+    else, or with a longer pause than is waited for, or what was put together proved to be
+    damaged.
     """
 
     entry: Entry
