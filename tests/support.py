@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Event)
 KEY = "k3y-that-nobody-may-see"
+CUT = 10_000  # bytes of a body that come before the connection ends, unless told
 _ENDS = (DownloadCompleted, DownloadFailed, DownloadFiltered, DownloadCancelled)
 
 
@@ -241,6 +242,11 @@ def honest(body: bytes, **fields: str | None) -> Callable[[Request], Reply]:
         return replace(said, status="206 Partial Content", body=rest)
 
     return script
+
+
+def cut(script: Callable[[Request], Reply], sent: int = CUT) -> Callable[[Request], Reply]:
+    """Answer as `script` does, and close after so many bytes of the body."""
+    return lambda request: replace(script(request), sent=sent)
 
 
 def chunked(reply: Reply, *, whole: bool = True) -> Reply:

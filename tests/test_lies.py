@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import pytest
 from raw_server import RawServer, Request
-from support import Host, Ran, Reply, chunked, files, honest, run, song, wav_header
+from support import CUT, Host, Ran, Reply, chunked, cut, files, honest, run, song, wav_header
 
 from fetcher.events import DownloadCompleted
 from fetcher.simulator import Fault, Serving, Simulator
@@ -35,7 +35,6 @@ Script = Callable[[Request], Reply]
 
 SONG = song(40_000)
 OTHER = song(40_000, seed=2)
-CUT = 10_000
 REST = "bytes=10000-"
 HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
 XML = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
@@ -43,11 +42,6 @@ JSON = b'{"statusCode": 500, "message": "Internal server error"}'
 OLD = format_datetime(datetime(2024, 5, 17, 8, 0, tzinfo=UTC), usegmt=True)
 ENDLESS = '"' + "a" * 2_000 + '"'
 OLDER = format_datetime(datetime(2024, 5, 16, 8, 0, tzinfo=UTC), usegmt=True)
-
-
-def cut(script: Script, sent: int = CUT) -> Script:
-    """Answer as `script` does, and close after so many bytes of the body."""
-    return lambda request: replace(script(request), sent=sent)
 
 
 def lie(script: Script, *, status: str | None = None, **fields: str | None) -> Script:

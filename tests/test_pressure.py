@@ -18,6 +18,7 @@ from support import (
     check_account,
     check_mirror,
     check_pairs,
+    cut,
     eventually,
     files,
     honest,
@@ -93,6 +94,31 @@ async def test_bytes_that_were_here_before_are_no_progress(tmp_path: Path, sim: 
     sim.faults.add(Fault("audio", times=None, cut_after_bytes=9_000))
     ran = await run(sim.api_url, tmp_path, retries=3)
     assert (ran.exit_code, len(sim.audio_requests())) == (1, 4)
+
+
+async def test_progress_counts_anew_once_the_file_has_changed(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """Less came of the new version with each answer than had come of the old one."""
+    new = song(40_000, seed=2)
+    old_cut = cut(honest(song(40_000)), 30_000)
+    host = Host([old_cut, cut(honest(new, etag='"v2"'), 5_000)])
+    async with RawServer(host) as raw:
+        sim.add_job(audio_url=f"{raw.origin}/a.wav")
+        ran = await run(sim.api_url, tmp_path, retries=1)
+    assert (ran.exit_code, ran.reasons, len(host.asked)) == (0, [], 1 + 8)
+    assert list(files(tmp_path).values()) == [new]
+
+
+async def test_a_file_that_changes_back_and_forth_for_ever_is_given_up(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    versions = [cut(honest(song(40_000, seed=n), etag=f'"v{n}"'), 9_000) for n in (1, 2)]
+    host = Host(versions * 50)
+    async with RawServer(host) as raw:
+        sim.add_job(audio_url=f"{raw.origin}/a.wav")
+        ran = await run(sim.api_url, tmp_path, retries=3)
+    assert (ran.exit_code, ran.final.failed, len(host.asked)) == (1, 1, 1 + 3 + 3)
 
 
 # ---- Retry-After -------------------------------------------------------------------------

@@ -135,7 +135,8 @@ class Transfer:
         self._failures = 0  # since bytes last arrived that were never here before
         self._pardons = 0  # as above: refusals that are no failures
         self._pressed_at_s: float | None = None  # the last of them, or of those that are
-        self._best_bytes = 0
+        self._best_bytes = 0  # of the version that is held
+        self._changes = 0  # of the version, as far as they counted
         self._refused: list[str] = []  # links, since bytes last arrived
         self._refused_at_bytes = 0
         self._insisted = False
@@ -239,9 +240,9 @@ class Transfer:
         if isinstance(error, DamagedError):
             await self._file.drop()
             self._file.ranges_work = False  # in one piece now: its pieces may have been at fault
+        self._note_progress()
         if isinstance(error, StatusError) and error.status in REFUSED_LINK:
             return await self._relink(error)
-        self._note_progress()
         is_pressed = isinstance(error, StatusError) and error.status in PRESSED
         if not (is_pressed and self._is_pardoned(error)):
             self._failures += 1
@@ -308,10 +309,27 @@ class Transfer:
         return None
 
     def _note_progress(self) -> None:
+        """Count attempts anew where bytes came that were never here before."""
+        self._note_change()
         done = self._file.bytes_done
         if done > self._best_bytes:
             self._best_bytes = done
             self._failures = self._pardons = 0
+
+    def _note_change(self) -> None:
+        """Forget how far an earlier version of the file had come.
+
+        As often as a request is tried again: a host that goes back and forth between versions
+        for ever brings nothing new after that.
+        """
+        file = self._file
+        if file.part is None or file.dropped is None:
+            return
+        before, now, file.dropped = file.dropped, file.part.version, None
+        is_other = (before.validator, before.bytes_total) != (now.validator, now.bytes_total)
+        if is_other and self._changes < self._means.policy.retries:
+            self._changes += 1
+            self._best_bytes = self._refused_at_bytes = 0
 
     async def _finish(self) -> Outcome:
         file = self._file

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fetcher.core.filters import Rules
     from fetcher.core.proof import Digest
     from fetcher.events import Sink
+    from fetcher.files.journal import Version
     from fetcher.files.parts import Part, Parts
     from fetcher.files.space import Space
     from fetcher.models import Entry
@@ -62,7 +63,7 @@ class Underway:
 
     `ranges_work` turns false once the host answered a question for a stretch with something
     else, or with a longer pause than is waited for, or what was put together proved to be
-    damaged.
+    damaged. `dropped` is the version that was last given up.
     """
 
     entry: Entry
@@ -78,6 +79,7 @@ class Underway:
     bytes_fetched: int = 0
     started: bool = False
     ranges_work: bool = True
+    dropped: Version | None = None
     _told_at_s: float = 0.0
     _noted: bool = False
 
@@ -161,6 +163,8 @@ class Underway:
     async def drop(self) -> None:
         """Remove what is here of it: it cannot be gone on with."""
         self.close()
+        if self.part is not None:
+            self.dropped = self.part.version
         self.part = None
         self.stretches = []
         self.content = None
