@@ -561,6 +561,27 @@ async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPa
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
 
 
+async def test_an_api_of_plain_http_is_asked_through_a_proxy_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with RawServer(always(answer(PAGE))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        async with Api("http://localhost:1", lambda: KEY) as api:
+            await api.page(0, None)
+        (request,) = proxy.requests
+    assert request.target == "http://localhost:1/denoise?offset=0"
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.example:3128", "https://10.1.2.3", "192.0.2.1:8"])
+async def test_no_proxy_elsewhere_is_shown_the_key_of_an_api_of_plain_http(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    async with RawServer(always(answer(PAGE))) as server, Api(server.origin, lambda: KEY) as api:
+        page = await api.page(0, None)
+    assert [job.id for job in page.jobs] == ["a"]
+
+
 async def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RawServer(always(answer(b"direct"))) as server, Host() as host:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")

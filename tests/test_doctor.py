@@ -424,6 +424,18 @@ async def test_a_proxy_in_use_is_named_without_its_password(
     assert found["connection"][0]["level"] == "ok"
 
 
+async def test_a_proxy_elsewhere_is_not_used_for_an_api_of_plain_http(
+    sim: Simulator, patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "")
+
+    found = await patient.ask("--api-url", sim.api_url)
+
+    assert patient.status == 0
+    assert "proxy" not in found
+
+
 def test_a_proxy_that_is_no_address_is_4(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "socks5://host:1")
     monkeypatch.setenv("no_proxy", "")

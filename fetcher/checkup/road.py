@@ -11,12 +11,12 @@ import ssl
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.request import getproxies, proxy_bypass
 
 from fetcher.checkup.findings import Finding, good, problem
 from fetcher.checkup.patience import within
 from fetcher.core.address import Address, parse_url
 from fetcher.errors import ApiError
+from fetcher.network.proxies import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,16 +51,15 @@ def travel(api_url: str, limit_s: float) -> Generator[Finding, None, bool]:
 
 def _first_hop(api: Address) -> Generator[Finding, None, Address | None]:
     """Yield which proxy is in use, if any; return where to connect to, None for nowhere."""
-    proxy = getproxies().get(api.scheme)
-    if proxy is None or proxy_bypass(api.authority):
-        return api
     try:
-        hop = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+        hop = proxy_for(api, confidential=True)
     except ValueError as error:
         name = f"{api.scheme.upper()}_PROXY"
         cure = f"set {name} to http://HOST:PORT, or unset it"
         yield problem("proxy", f"{name} is {error}", cure, _API)
         return None
+    if hop is None:
+        return api
     yield good("proxy", f"{api.authority} is reached through {hop.origin}")
     return hop
 

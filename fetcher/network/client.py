@@ -82,7 +82,9 @@ class Api:
             )
         self._key = key
         self._timeout_s = timeout_s
-        self._session = Session(timeout_s=timeout_s, agent=agent, connections=0, decode=True)
+        self._session = Session(
+            timeout_s=timeout_s, agent=agent, connections=0, decode=True, confidential=True
+        )
         self._pause = Pause(time.monotonic)
         self.answered_in_s: float | None = None
         self._date: tuple[str, datetime] | None = None
@@ -221,7 +223,11 @@ class Host:
         self._timeout_s = timeout_s
         self._memory = Memory()
         self._session = Session(
-            timeout_s=timeout_s, agent=agent, connections=connections, decode=False
+            timeout_s=timeout_s,
+            agent=agent,
+            connections=connections,
+            decode=False,
+            confidential=False,
         )
 
     async def __aenter__(self) -> Self:

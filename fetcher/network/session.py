@@ -1,20 +1,20 @@
 """One aiohttp session: one GET to one address, and what goes wrong with it in our words.
 
-Owns connections, their timeouts, the proxies of the environment and the translation of
-aiohttp's errors. Follows no redirect, knows no key, never retries.
+Owns connections, their timeouts and the translation of aiohttp's errors. Follows no redirect,
+knows no key, never retries.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 from fetcher.errors import ConnectionFailedError
 from fetcher.network.certificates import trusted
+from fetcher.network.proxies import proxy_for
 from fetcher.network.resolver import Resolver
 
 if TYPE_CHECKING:
@@ -30,14 +30,18 @@ class Session:
     """Sends one GET to one address, and translates what goes wrong.
 
     `timeout_s` limits connecting and each silence; `connections` is how many may be open
-    at once (0: any number); `decode` undoes Content-Encoding.
+    at once (0: any number); `decode` undoes Content-Encoding; `confidential` is what no
+    proxy beyond this machine may read.
     """
 
-    def __init__(self, *, timeout_s: float, agent: str, connections: int, decode: bool) -> None:
+    def __init__(
+        self, *, timeout_s: float, agent: str, connections: int, decode: bool, confidential: bool
+    ) -> None:
         self._timeout_s = timeout_s
         self._agent = agent
         self._connections = connections
         self._decode = decode
+        self._confidential = confidential
         self._usual = self._timeout(timeout_s)
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[str, URL | None] = {}
@@ -99,9 +103,7 @@ class Session:
         holds to any host.
         """
         if address.origin not in self._proxies:
-            found = getproxies().get(address.scheme)
-            direct = found is None or proxy_bypass(address.authority)
-            self._proxies[address.origin] = None if direct else _proxy_url(found or "", address)
+            self._proxies[address.origin] = _proxy_url(address, confidential=self._confidential)
         return self._proxies[address.origin]
 
 
@@ -116,16 +118,20 @@ def _url(address: Address) -> URL:
     )
 
 
-def _proxy_url(text: str, address: Address) -> URL:
-    """Return a proxy's URL, which may hold a password. Raises ConnectionFailedError."""
+def _proxy_url(address: Address, *, confidential: bool) -> URL | None:
+    """Return the URL of an address's proxy, which may hold a password, None where it has none.
+
+    Raises ConnectionFailedError.
+    """
     try:
-        url = URL(text if "://" in text else f"http://{text}")
-    except ValueError:
-        url = URL()
-    if url.scheme not in {"http", "https"} or not url.host:
+        proxy = proxy_for(address, confidential=confidential)
+    except ValueError as error:
         name = f"{address.scheme.upper()}_PROXY"
-        raise ConnectionFailedError(f"the proxy of {name} is no http:// URL", permanent=True)
-    return url
+        raise ConnectionFailedError(f"the proxy of {name} is {error}", permanent=True) from None
+    if proxy is None:
+        return None
+    user, password = proxy.credentials() or (None, None)
+    return URL(proxy.origin).with_user(user).with_password(password)
 
 
 def _basic(address: Address) -> dict[str, str]:
