@@ -194,6 +194,48 @@ async def test_a_connection_that_the_server_closes_is_not_used_again(length: int
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("unasked", [answer(b"unasked"), b"\x00" * 10])
+@pytest.mark.parametrize("length", [1000, len(LARGE)])
+async def test_what_comes_on_an_idle_connection_is_no_answer(length: int, unasked: bytes) -> None:
+    """A host sends more after its answer; the next request goes over another connection."""
+    is_idle, is_sent = asyncio.Event(), asyncio.Event()
+
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(LARGE[:length]))
+        if request.target == "/first":
+            await is_idle.wait()
+            writer.write(unasked)
+            is_sent.set()
+
+    async with RawServer(reply) as server, RawServer(always(answer())) as other, Host() as host:
+        async with host.open(f"{server.origin}/first", {}) as body:
+            assert await read_all(body) == LARGE[:length]
+        is_idle.set()
+        await is_sent.wait()
+        async with host.open(other.origin, {}):
+            pass  # a whole turn of the network: what was sent has arrived
+        async with host.open(f"{server.origin}/second", {}) as body:
+            assert await read_all(body) == LARGE[:length]
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_an_answer_on_a_new_connection_may_come_before_the_request() -> None:
+    """As of a host that is full, which does not wait to be asked."""
+    is_over = asyncio.Event()
+
+    async def full(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(status="503 Service Unavailable"))
+        await reader.read()  # until the client goes
+        writer.close()
+        is_over.set()
+
+    async with await asyncio.start_server(full, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Host() as host, host.open(f"http://127.0.0.1:{port}/a", {}) as body:
+            assert body.head.status == 503
+        await is_over.wait()
+
+
 @pytest.mark.parametrize("length", [1000, len(LARGE)])
 async def test_a_kept_connection_that_died_costs_nothing(length: int) -> None:
     """The server closes after its answer, without saying so, as after an idle time."""
@@ -327,6 +369,7 @@ def connected(**names: Any) -> Any:
         connection_lost=None,
         transport=None,
         _drop_timeout=None,
+        _parser=None,
         _reading_paused=True,
     )
     content = SimpleNamespace(is_eof=lambda: False, exception=lambda: None, total_bytes=0)

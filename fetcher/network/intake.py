@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BUFFER_BYTES = 1024 * 1024  # a hop to a thread costs 125 us: not worth it for much less
 _MOST_BUFFERS = 24  # beyond them, an intake has one buffer and waits for it
 PATIENCE_S = 1.0  # a slow body is handed out at least so often: it shows, and it is stored
-_INNER_NAMES = ("_drop_timeout", "_reading_paused", "connection_lost", "transport")
+_INNER_NAMES = ("_drop_timeout", "_parser", "_reading_paused", "connection_lost", "transport")
 
 
 class Memory:
@@ -162,6 +162,8 @@ class Intake(asyncio.BufferedProtocol):
         self._arrived_at_s = self._loop.time()
         if not self._rest_bytes:
             self._release_transport()
+            # Its parser still waits for this body, and would swallow what comes unasked.
+            self._handler._parser = None  # noqa: SLF001 - see above
             self._content.feed_eof()  # the connection goes back to aiohttp's pool
         elif self._filled == BUFFER_BYTES:
             self._pause()

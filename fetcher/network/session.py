@@ -14,6 +14,7 @@ from yarl import URL
 
 from fetcher.errors import ConnectionFailedError
 from fetcher.network.certificates import trusted
+from fetcher.network.pool import Pool
 from fetcher.network.proxies import proxy_for
 from fetcher.network.resolver import Resolver
 
@@ -49,7 +50,7 @@ class Session:
     async def open(self) -> None:
         """Make the session; connects to nothing."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=Pool(
                 limit=self._connections,
                 keepalive_timeout=_KEEPALIVE_S,
                 ttl_dns_cache=60,
