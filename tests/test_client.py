@@ -165,6 +165,39 @@ async def test_a_refused_key_is_told_apart_and_never_shown(status: str) -> None:
     assert "Invalid key ***" in str(fault)
 
 
+async def test_a_record_that_repeats_the_key_as_its_error_does_not_pass_it_on() -> None:
+    said = {"id": "b", "status": "failed", "error": f'bad key "{KEY}" used, {KEY}!'}
+    body = json.dumps([RECORD | {"file_name": KEY}, said]).encode()
+    async with RawServer(always(answer(body))) as server, Api(server.origin, lambda: KEY) as api:
+        page = await api.page(0, None)
+    named, failed = page.jobs
+    assert failed.error == 'bad key "***" used, ***!'
+    assert named.file_name == KEY
+    assert page.body.count(KEY.encode()) == 1
+
+
+@pytest.mark.parametrize("key", ["error", "a", '"', "\\"])
+async def test_a_key_that_is_part_of_everything_spoils_no_page(key: str) -> None:
+    said = RECORD | {"error": 'an error, "a" \\ b'}
+    body = json.dumps([said]).encode()
+    async with RawServer(always(answer(body))) as server, Api(server.origin, lambda: key) as api:
+        page = await api.page(0, None)
+    assert [(job.id, job.audio_url) for job in page.jobs] == [(RECORD["id"], RECORD["audio_url"])]
+
+
+async def test_progress_that_repeats_the_key_does_not_pass_it_on() -> None:
+    words = {"stage": "processing", "pct": 5, "message": f"working for {KEY}"}
+    stream = f"data: {json.dumps(words)}\n\n".encode()
+    reply = always(answer(stream, headers=("Content-Type: text/event-stream",)))
+    async with (
+        RawServer(reply) as server,
+        Api(server.origin, lambda: KEY) as api,
+        api.progress(JobId("a"), gap_s=30) as events,
+    ):
+        [event] = [event async for event in events]
+    assert event == Processing(5.0, "working for ***")
+
+
 @pytest.mark.parametrize(("header", "expected"), [("7", 7.0), ("soon", None)])
 async def test_retry_after_goes_along(header: str, expected: float | None) -> None:
     reply = always(answer(status="503 X", headers=(f"Retry-After: {header}",)))

@@ -1,12 +1,15 @@
 """What the API's answers hold beside jobs: their bytes, their events, their refusals.
 
-Owns bounds on what is read, and the two shapes of the service's errors. Sends nothing.
+Owns bounds on what is read, the two shapes of the service's errors, and that nothing of what
+is read repeats the key to a log, an event or the manifest (contract 5.6). Sends nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from fetcher.core.retry import parse_retry_after
-from fetcher.core.sse import EventParser, Progress
+from fetcher.core.sse import Errored, EventParser, Processing, Progress
 from fetcher.core.text import printable
 from fetcher.errors import ContentError, FetcherError, KeyRefusedError, StatusError
 from fetcher.network.body import body_failure
@@ -26,10 +29,12 @@ LARGEST_PAGE_BYTES = 256 * 1024 * 1024
 _LARGEST_COMPLAINT_BYTES = 4096
 _LONGEST_COMPLAINT = 200  # characters of a server's own words in a message
 _PATIENCE_S = 2.0  # for the words of a refusal, which is one without them as well
+_MASK = "***"
+_ERROR_FIELD = re.compile(rb'("error"\s*:\s*)("[^"\\]*(?:\\.[^"\\]*)*")')
 
 
-async def read_page(response: aiohttp.ClientResponse) -> bytes:
-    """Return the whole body of a page.
+async def read_page(response: aiohttp.ClientResponse, key: str) -> bytes:
+    """Return the whole body of a page, with `key` kept out of what its records say went wrong.
 
     Raises ShortBodyError, ConnectionFailedError, and ContentError beyond 256 MiB: a page
     that large is an attack or an accident.
@@ -44,11 +49,11 @@ async def read_page(response: aiohttp.ClientResponse) -> bytes:
                 raise ContentError(f"the answer is larger than {LARGEST_PAGE_BYTES} bytes")
     except (aiohttp.ClientError, OSError) as error:
         raise body_failure(error) from error
-    return b"".join(parts)
+    return _masked_page(b"".join(parts), key)
 
 
-async def events_of(response: aiohttp.ClientResponse) -> AsyncGenerator[Progress]:
-    """Yield the values of an event stream until it ends.
+async def events_of(response: aiohttp.ClientResponse, key: str) -> AsyncGenerator[Progress]:
+    """Yield the values of an event stream until it ends; `key` is kept out of their words.
 
     Raises ShortBodyError, ConnectionFailedError.
     """
@@ -56,7 +61,10 @@ async def events_of(response: aiohttp.ClientResponse) -> AsyncGenerator[Progress
     try:
         while data := await response.content.readany():
             for event in parser.feed(data):
-                yield event
+                if isinstance(event, Processing | Errored) and event.message:
+                    yield replace(event, message=_masked(event.message, key))
+                else:
+                    yield event
     except (aiohttp.ClientError, OSError) as error:
         raise body_failure(error) from error
 
@@ -94,6 +102,22 @@ async def _complaint(response: aiohttp.ClientResponse, key: str) -> str:
     said = value.get("errorMessage") or value.get("message")
     if not isinstance(said, str):
         return ""
-    if key:
-        said = said.replace(key, "***")  # some servers repeat what they refuse
-    return printable(said)[:_LONGEST_COMPLAINT]
+    return printable(_masked(said, key))[:_LONGEST_COMPLAINT]
+
+
+def _masked(text: str, key: str) -> str:
+    """Return a server's words without the key: some repeat what they refuse."""
+    return text.replace(key, _MASK) if key else text
+
+
+def _masked_page(body: bytes, key: str) -> bytes:
+    """Return a page whose records do not repeat the key as their error.
+
+    One look for all of a page, and no more for one without it. Links and names stay as they
+    are: they would lead elsewhere.
+    """
+    secret = json.dumps(key)[1:-1].encode()
+    if not secret or secret not in body:
+        return body
+    mask = _MASK.encode()
+    return _ERROR_FIELD.sub(lambda found: found[1] + found[2].replace(secret, mask), body)

@@ -122,8 +122,8 @@ class Api:
         ApiError where the API redirects to another origin.
         """
         query = f"/denoise?offset={offset}" + ("" if limit is None else f"&limit={limit}")
-        async with self._get(query, accept="application/json") as response:
-            body = await read_page(response)
+        async with self._get(query, accept="application/json") as (response, key):
+            body = await read_page(response, key)
         return parse_page(body)
 
     @asynccontextmanager
@@ -137,10 +137,10 @@ class Api:
         not known.
         """
         path = f"/denoise/{quote(job_id, safe='')}/progress"
-        async with self._get(path, accept=_EVENT_STREAM, gap_s=gap_s) as response:
+        async with self._get(path, accept=_EVENT_STREAM, gap_s=gap_s) as (response, key):
             if response.content_type != _EVENT_STREAM:
                 raise ContentError("the answer is no event stream")
-            async with aclosing(events_of(response)) as events:
+            async with aclosing(events_of(response, key)) as events:
                 yield events
 
     async def fresh_url(self, job_id: JobId, *, within_s: float = 10.0) -> str | None:
@@ -166,8 +166,11 @@ class Api:
     @asynccontextmanager
     async def _get(
         self, path: str, *, accept: str, gap_s: float | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Give the successful response to a GET below the base URL; raise for any other."""
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, str]]:
+        """Give the successful response to a GET below the base URL, and the key it was sent with.
+
+        Raises for any other.
+        """
         await self._pause.passed()
         began_s = time.monotonic()
         key = self._key()
@@ -184,7 +187,7 @@ class Api:
                     asked_s = error.retry_after_s or 0.0
                     self._pause.ask(min(asked_s, _LONGEST_PAUSE_S))
                 raise error
-            yield response
+            yield response, key
         finally:
             hang_up(response)
 
