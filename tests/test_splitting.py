@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fetcher.models import Validator
-from fetcher.network.gates import Gates
+from fetcher.network.gates import Gates, Limiter
 from fetcher.transfers.slots import Slots
 from fetcher.transfers.splitting import Lines, Splitter
 
@@ -29,17 +29,17 @@ class Clerk(Splitter):
         self.opened += 1
 
 
-def clerk(done_bytes: int, *, idle: int = 7) -> Clerk:
+def clerk(done_bytes: int, *, limit_bytes_s: float | None = None) -> Clerk:
     version = SimpleNamespace(bytes_total=TOTAL, validator=Validator('"v1"', None))
     file: Any = SimpleNamespace(
         part=SimpleNamespace(bytes_written=done_bytes, version=version),
         stretches=[],
         ranges_work=True,
-        kit=SimpleNamespace(limiter=SimpleNamespace(slice_bytes=lambda most: most)),
+        kit=SimpleNamespace(limiter=Limiter(limit_bytes_s, lambda: 0.0)),
     )
     host: Any = None
     gates = Gates(lambda: 0.0, delay_s=1, longest_s=60)
-    return Clerk(file, host, Lines(Slots(idle), 8), gates, "http://127.0.0.1/file")
+    return Clerk(file, host, Lines(Slots(7), 8), gates, "http://127.0.0.1/file")
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,10 @@ def test_a_line_is_helped_where_it_is_slow(
     stop = splitter.consider(TOTAL, rate_bytes_s)
     assert splitter.opened == lines
     assert (stop < TOTAL) == (lines > 0)
+
+
+@pytest.mark.parametrize("limit_bytes_s", [1, MIB, 12 * MIB, 1000 * MIB])
+def test_no_line_is_helped_where_a_limit_is_set(limit_bytes_s: float) -> None:
+    splitter = clerk(MIB, limit_bytes_s=limit_bytes_s)
+    assert splitter.consider(TOTAL, 2 * MIB) == TOTAL
+    assert splitter.opened == 0

@@ -222,6 +222,11 @@ class Limiter:
         self._clock = clock
         self._free_at_s = 0.0
 
+    @property
+    def is_set(self) -> bool:
+        """Return whether there is a limit at all."""
+        return self._rate_bytes_s is not None
+
     def slice_bytes(self, most: int) -> int:
         """Return how many bytes to ask for at once, at most `most`."""
         if self._rate_bytes_s is None:

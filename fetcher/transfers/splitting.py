@@ -155,11 +155,10 @@ class Splitter:
 
     def _may_split(self) -> bool:
         file = self._file
-        limited = file.kit.limiter.slice_bytes(CHUNK_BYTES) < CHUNK_BYTES
         part = file.part
         return (
             file.ranges_work
-            and not limited
+            and not file.kit.limiter.is_set  # it counts the bytes of a file's own line only
             and part is not None
             and part.version.bytes_total is not None
             and resumable(part.version.validator)
