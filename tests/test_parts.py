@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fetcher.core.proof import Digest, Digester
 from fetcher.errors import FetcherError, PlaceError, StorageError
 from fetcher.files.direct import Detour
-from fetcher.files.journal import Version
+from fetcher.files.journal import Proven, Version
 from fetcher.files.parts import SYNC_BYTES, Part, Parts, Where, part_key
 from fetcher.models import JobId, Partial, Validator, Variant
 
@@ -342,6 +342,25 @@ def test_recovery_may_be_cut_off_again_and_again(parts: Parts) -> None:
     assert recovered(parts) == 9000
 
 
+def test_a_tail_that_is_lost_after_a_second_crash_costs_that_tail_only(parts: Parts) -> None:
+    """What the first run left was never made durable as a whole; the second one died at once."""
+    leave(parts, *thousand(8))
+    assert recovered(parts) == 8000
+    damaged(lambda data: data[:3500])(parts)
+    assert recovered(parts) == 3000
+
+
+def test_what_an_earlier_run_left_counts_as_not_durable(parts: Parts) -> None:
+    leave(parts, *thousand(8))
+    part = parts.recover(KEY)
+    assert part is not None
+    unsynced = [part.unsynced_bytes]
+    part.sync()
+    unsynced.append(part.unsynced_bytes)
+    part.close()
+    assert unsynced == [8000, 0]
+
+
 @pytest.mark.parametrize("kind", ["link", "dangling link", "folder"])
 def test_what_stands_in_the_way_of_a_part_is_not_written_through(
     parts: Parts, tmp_path: Path, kind: str
@@ -493,6 +512,16 @@ def test_stretches_are_recovered_each_as_far_as_it_is_proven(parts: Parts) -> No
     assert found_stretches(parts) == [(4000, 1500, expected)]  # the part did not cut them off
 
 
+def test_a_stretch_whose_tail_is_lost_after_a_second_crash_keeps_the_rest(parts: Parts) -> None:
+    part = parts.begin_stretch(KEY, 4000, VERSION)
+    for at in range(4000, 8000, 1000):
+        part.append(BODY[at : at + 1000])
+    part.close()
+    assert [size for _, size, _ in found_stretches(parts)] == [4000]
+    damaged(lambda data: data[:6500])(parts)
+    assert [size for _, size, _ in found_stretches(parts)] == [2000]
+
+
 def test_stretches_are_counted_in_once_the_part_has_reached_them(parts: Parts) -> None:
     part = parts.begin(KEY, VERSION)
     part.append(BODY[:4000])
@@ -534,5 +563,5 @@ def test_a_part_is_not_followed_through_a_link_that_appears_meanwhile(
     parts.path(KEY).rename(moved)
     parts.path(KEY).symlink_to(moved)
     with pytest.raises(PlaceError):
-        Part(Where(parts.path(KEY), journal(parts)), VERSION, Digester(()), 0, Detour())
+        Part(Where(parts.path(KEY), journal(parts)), VERSION, Proven(0, Digester()), Detour())
     assert moved.stat().st_size == 8000

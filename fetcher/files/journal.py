@@ -28,6 +28,9 @@ _FORMAT = 1
 _SHA256_HEX = 64
 
 
+Checkpoint = tuple[int, str]  # so many bytes, and their SHA-256 in hex
+
+
 @frozen
 class Version:
     """Which body an unfinished file is of: validator, announced length and digests."""
@@ -35,6 +38,15 @@ class Version:
     validator: Validator
     bytes_total: int | None
     digests: tuple[Digest, ...] = ()
+
+
+@frozen
+class Proven:
+    """The first `length` bytes, eaten by `digester`, and the checkpoints that prove them."""
+
+    length: int
+    digester: Digester
+    noted: tuple[Checkpoint, ...] = ()
 
 
 def header(version: Version) -> bytes:
@@ -68,8 +80,13 @@ def parse_header(line: bytes) -> Version:
     return Version(Validator(etag, last_modified), total, digests)
 
 
-def checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Yield (length, digest) of the journal's whole lines, as long as they do not shrink."""
+def line(length: int, sha256_hex: str) -> bytes:
+    """Return the line of that checkpoint."""
+    return f"{length} {sha256_hex}\n".encode()
+
+
+def checkpoints(lines: Iterable[bytes]) -> Iterator[Checkpoint]:
+    """Yield what the journal's whole lines say, as long as they do not shrink."""
     before = 0
     for line in lines:
         length, _, sha256_hex = line.decode("ascii", "replace").partition(" ")
@@ -81,11 +98,12 @@ def checkpoints(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def prove(
-    data: BinaryIO, start: int, noted: Iterable[tuple[int, str]], need: list[str]
-) -> tuple[int, Digester] | None:
-    """Return how far the digests are right from `start` on, and a digester that has eaten it."""
+    data: BinaryIO, start: int, noted: Iterable[Checkpoint], need: list[str]
+) -> Proven | None:
+    """Return how far the digests are right from `start` on, None where no byte is proven."""
     digester = Digester(need)
     proven = 0
+    right: list[Checkpoint] = []
     data.seek(start)
     for length, sha256_hex in noted:
         missing = feed(data, digester, length - proven)
@@ -95,7 +113,8 @@ def prove(
             feed(data, digester, proven)
             break
         proven = length
-    return (proven, digester) if proven else None
+        right.append((length, sha256_hex))
+    return Proven(proven, digester, tuple(right)) if proven else None
 
 
 def feed(data: BinaryIO, digester: Digester, length: int) -> int:

@@ -19,16 +19,27 @@ from typing import TYPE_CHECKING
 from fetcher.core.proof import Digester
 from fetcher.errors import StorageError
 from fetcher.files.direct import Detour, Writer
-from fetcher.files.journal import LENGTH, Version, checkpoints, feed, header, parse_header, prove
+from fetcher.files.journal import (
+    LENGTH,
+    Proven,
+    Version,
+    checkpoints,
+    feed,
+    header,
+    line,
+    parse_header,
+    prove,
+)
 from fetcher.files.trouble import explained
 from fetcher.frozen import frozen
 from fetcher.models import Partial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
+    from fetcher.files.journal import Checkpoint
     from fetcher.models import JobId, Variant
 
 SYNC_BYTES = 32 << 20
@@ -74,36 +85,40 @@ class Part:
     its own.
     """
 
-    def __init__(
-        self, where: Where, version: Version, digester: Digester, length: int, detour: Detour
-    ) -> None:
+    def __init__(self, where: Where, version: Version, proven: Proven, detour: Detour) -> None:
         self.path = where.data
         self.version = version
-        self.digester = digester
-        self.bytes_written = length
+        self.digester = proven.digester
+        self.bytes_written = proven.length
         self._start = where.start
         self._journal_path = where.journal
-        self._synced_bytes = length
+        self._synced_bytes = 0  # no fsync is known to have covered what a killed process wrote
         self._synced_at_s = time.monotonic()
         self._log_fd = -1
-        begins_anew = not length and not where.start
+        begins_anew = not proven.length and not where.start
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with explained(self.path):
             self._fd = os.open(self.path, flags | (os.O_TRUNC if begins_anew else 0), 0o666)
             try:
-                if length:
-                    self._begin_journal()
+                if proven.noted:
+                    self._begin_journal(proven.noted)
             except BaseException:
                 os.close(self._fd)
                 raise
         self._writer = Writer(self._fd, detour)
 
-    def _begin_journal(self) -> None:
+    def _begin_journal(self, proven: Sequence[Checkpoint] = ()) -> None:
+        """Begin a journal with what one before it proves, else with how far the file is good.
+
+        All of that, since nobody knows which of those bytes a power cut would still take.
+        """
         fresh = self._journal_path.with_name(self._journal_path.name + ".new")
         fd = open_anew(fresh, os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, header(self.version) + self._line())
-            if self._synced_bytes:
+            with open(fd, "wb", closefd=False) as journal:
+                journal.write(header(self.version))
+                journal.writelines(line(*one) for one in proven or [self._checkpoint()])
+            if proven:
                 os.fsync(fd)  # it takes the place of a journal that may be durable
             fresh.replace(self._journal_path)
         except BaseException:
@@ -114,12 +129,12 @@ class Part:
     def _note(self) -> None:
         """Note how far the file is good."""
         if self._log_fd >= 0:
-            os.write(self._log_fd, self._line())
+            os.write(self._log_fd, line(*self._checkpoint()))
         elif self.bytes_written:
             self._begin_journal()
 
-    def _line(self) -> bytes:
-        return f"{self.bytes_written} {self.digester.sha256_hex()}\n".encode()
+    def _checkpoint(self) -> Checkpoint:
+        return self.bytes_written, self.digester.sha256_hex()
 
     def append(self, data: bytes | bytearray | memoryview) -> bool:
         """Write `data`, hash it, and note in the journal how far the file is good.
@@ -260,7 +275,7 @@ class Parts:
     def begin(self, key: str, version: Version) -> Part:
         """Return an empty part for a body of that version; what was there is dropped."""
         need = [one.algorithm for one in version.digests]
-        return Part(self._where(key), version, Digester(need), 0, self._detour)
+        return Part(self._where(key), version, Proven(0, Digester(need)), self._detour)
 
     def recover(self, key: str) -> Part | None:
         """Return the part as far as its journal proves it, None when nothing is proven."""
@@ -275,7 +290,8 @@ class Parts:
         Its bytes go through the page cache: they are read again soon.
         """
         where = self._where(key, start)
-        return Part(where, replace(version, digests=()), Digester(()), 0, self._no_detour)
+        nothing = Proven(0, Digester())
+        return Part(where, replace(version, digests=()), nothing, self._no_detour)
 
     def recover_stretches(self, key: str) -> list[tuple[int, Part]]:
         """Return (start, part) of every stretch of the file that a journal proves."""
@@ -305,10 +321,7 @@ class Parts:
         need = [one.algorithm for one in version.digests]
         with data, explained(where.data):
             proven = prove(data, where.start, checkpoints(lines[1:]), need)
-        if proven is None:
-            return None
-        length, digester = proven
-        return Part(where, version, digester, length, detour)
+        return None if proven is None else Part(where, version, proven, detour)
 
     def forget_stretch(self, key: str, start: int) -> None:
         """Remove the journal of a stretch; its bytes count as never written."""
