@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from fetcher.core.proof import Digest, Digester
 from fetcher.frozen import frozen
 from fetcher.models import Validator
+from fetcher.threads import end_if_called_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -100,7 +101,10 @@ def checkpoints(lines: Iterable[bytes]) -> Iterator[Checkpoint]:
 def prove(
     data: BinaryIO, start: int, noted: Iterable[Checkpoint], need: list[str]
 ) -> Proven | None:
-    """Return how far the digests are right from `start` on, None where no byte is proven."""
+    """Return how far the digests are right from `start` on, None where no byte is proven.
+
+    Raises CalledOffError.
+    """
     digester = Digester(need)
     proven = 0
     right: list[Checkpoint] = []
@@ -118,8 +122,12 @@ def prove(
 
 
 def feed(data: BinaryIO, digester: Digester, length: int) -> int:
-    """Let `digester` eat the next `length` bytes; return how many of them are not there."""
+    """Let `digester` eat the next `length` bytes; return how many of them are not there.
+
+    Raises CalledOffError.
+    """
     while length > 0 and (block := data.read(min(length, _READ_BYTES))):
+        end_if_called_off()
         digester.update(block)
         length -= len(block)
     return length

@@ -296,12 +296,17 @@ class Parts:
     def recover_stretches(self, key: str) -> list[tuple[int, Part]]:
         """Return (start, part) of every stretch of the file that a journal proves."""
         found: list[tuple[int, Part]] = []
-        for journal in self._stretch_journals(key):
-            start = journal.name.removesuffix(_JOURNAL).rpartition(_STRETCH_MARK)[2]
-            if LENGTH.fullmatch(start):
-                part = self._recovered(self._where(key, int(start)), self._no_detour)
-                if part is not None:
-                    found.append((int(start), part))
+        try:
+            for journal in self._stretch_journals(key):
+                start = journal.name.removesuffix(_JOURNAL).rpartition(_STRETCH_MARK)[2]
+                if LENGTH.fullmatch(start):
+                    part = self._recovered(self._where(key, int(start)), self._no_detour)
+                    if part is not None:
+                        found.append((int(start), part))
+        except BaseException:
+            for _, part in found:
+                part.close()
+            raise
         return found
 
     def _where(self, key: str, start: int = 0) -> Where:

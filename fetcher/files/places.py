@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fetcher.core.names import is_state_folder
 from fetcher.errors import PlaceError
 from fetcher.files.trouble import explain, explained
+from fetcher.threads import end_if_called_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -266,7 +267,7 @@ def mtime_ns(at: datetime) -> int:
 def digest_file(path: Path) -> tuple[str, int]:
     """Return the SHA-256 (hex) and the length in bytes of a regular file.
 
-    Links are not followed. Raises StorageError, PlaceError.
+    Links are not followed. Raises StorageError, PlaceError, CalledOffError.
     """
     digest = hashlib.sha256()
     length = 0
@@ -278,6 +279,7 @@ def digest_file(path: Path) -> tuple[str, int]:
                 raise PlaceError(f"{path} is no regular file")
             block = bytearray(_READ_BYTES)
             while count := os.readv(fd, [block]):
+                end_if_called_off()
                 digest.update(memoryview(block)[:count])
                 length += count
         finally:
