@@ -532,6 +532,48 @@ async def test_a_wrong_digest_of_the_whole_is_noticed_after_a_resumption(
     assert list(files(tmp_path).values()) == [SONG]
 
 
+def damaged(script: Script) -> Script:
+    """Answer as `script` does, but for one bit early in the body."""
+
+    def lying(request: Request) -> Reply:
+        said = script(request)
+        return replace(said, body=said.body[:100] + bytes([said.body[100] ^ 1]) + said.body[101:])
+
+    return lying
+
+
+OF_A_PART = ["content-digest sha-256", "content-md5"]
+
+
+@pytest.mark.parametrize("kind", OF_A_PART)
+async def test_a_digest_of_a_part_that_was_cut_is_held_against_the_finished_file(
+    kind: str, tmp_path: Path
+) -> None:
+    said = lie(GOOD, **digests(SONG[CUT:])[kind])
+    ran, host = await fetch(tmp_path, cut(GOOD), cut(damaged(said), 5_000), GOOD)
+    assert (ran.exit_code, host.ranges) == (0, [None, REST, "bytes=15000-", None])
+    assert "does not match" in ran.retried[-1]
+    assert list(files(tmp_path).values()) == [SONG]
+
+
+@pytest.mark.parametrize("kind", OF_A_PART)
+async def test_a_right_digest_of_a_part_that_was_cut_is_accepted(kind: str, tmp_path: Path) -> None:
+    said = lie(GOOD, **digests(SONG[CUT:])[kind])
+    ran, host = await fetch(tmp_path, cut(GOOD), cut(said, 5_000), GOOD)
+    assert (ran.exit_code, host.ranges) == (0, [None, REST, "bytes=15000-"])
+    assert list(files(tmp_path).values()) == [SONG]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in digests(SONG) if "content" not in kind])
+async def test_a_digest_of_the_whole_that_only_a_cut_part_brings_is_held_against_the_file(
+    kind: str, tmp_path: Path
+) -> None:
+    wrong = lie(GOOD, **digests(OTHER)[kind])
+    ran, host = await fetch(tmp_path, cut(GOOD), cut(wrong, 5_000), GOOD)
+    assert (ran.exit_code, host.ranges) == (0, [None, REST, "bytes=15000-", None])
+    assert list(files(tmp_path).values()) == [SONG]
+
+
 async def test_one_wrong_digest_among_right_ones_is_enough(tmp_path: Path) -> None:
     right = digests(SONG)["repr-digest sha-256"]
     wrong = digests(OTHER)["x-goog-hash crc32c"]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from support import (
     unfinished,
 )
 
+from fetcher.core.proof import Announced, Digest
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCompleted, DownloadStarted
 from fetcher.files.direct import Writer
@@ -435,6 +437,52 @@ async def test_a_digest_of_the_whole_that_only_extra_lines_bring_is_held_against
     assert ran.exit_code == 1
     assert "does not match" in ran.reasons[0]
     assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("audio", when=is_extra, cut_after_bytes=300_000),
+        Fault("audio", when=lambda one: one.range is not None and not is_extra(one), times=None),
+    ],
+    ids=["an extra line that is cut", "the own line that is taken over"],
+)
+async def test_a_digest_of_what_came_over_more_than_one_line_is_held_against_the_file(
+    fault: Fault, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job(size_bytes=LARGE, serving=SLOW_LINE)
+    sim.faults.add(Fault("audio", cut_after_bytes=100_000))
+    await run(sim.api_url, tmp_path, retries=0)
+    headers = {"Content-Digest": "md5=:AAAAAAAAAAAAAAAAAAAAAA==:"}
+    sim.faults.add(replace(fault, headers=headers))
+    ran = await run(sim.api_url, tmp_path, retries=0, **LINES)
+    assert sum(is_extra(r) for r in sim.audio_requests()) >= 1
+    assert ran.exit_code == 1
+    assert "does not match" in ran.reasons[0]
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("spans", "kept"),
+    [
+        ([(start, 900) for start in range(100, 900, 100)], [(100, 900)]),
+        ([(100, 200), (300, 400), (320, 380)], [(100, 200), (300, 400)]),
+        ([(n, n + 1) for n in range(500)], [(n, n + 1) for n in range(16)]),
+    ],
+    ids=["each the rest of the file", "one within another", "very many"],
+)
+def test_few_answers_that_were_cut_are_held_against_the_file(
+    spans: list[tuple[int, int]], kept: list[tuple[int, int]]
+) -> None:
+    """Each is read again at the end: none that lies within another, and no more than sixteen."""
+    unused: Any = None
+    file = Underway(unused, "key", unused)
+    said = Announced(part=(Digest("md5", bytes(16), "content-digest"),))
+    for start, end in spans:
+        file.hear(said, start, end)
+    assert [(one.start, one.end) for one in file.spans] == kept
+    assert file.hear(Announced(), 1000, 2000) is None
+    assert len(file.spans) == len(kept)
 
 
 async def test_a_file_whose_pieces_are_damaged_is_fetched_again_in_one(

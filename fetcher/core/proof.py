@@ -59,6 +59,24 @@ class Announced:
     either: tuple[Digest, ...] = ()
 
 
+@frozen
+class Span:
+    """Bytes [start, end) of a file that one response carries, and what it announces of them."""
+
+    start: int
+    end: int
+    said: Announced
+
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """Return the names of the algorithms that its digests need."""
+        return algorithms(self.said.part + self.said.either)
+
+    def covers(self, other: Span) -> bool:
+        """Return whether all bytes of `other` are among those of this one."""
+        return self.start <= other.start and other.end <= self.end
+
+
 class _Hash(Protocol):
     """What hashlib's objects have and `_Crc32c` imitates."""
 

@@ -206,11 +206,17 @@ class Part:
         """Return what is here as the value that the next request is made from."""
         return Partial(self.bytes_written, self.version.bytes_total, self.version.validator)
 
-    def digest_again(self, need: Iterable[str]) -> Digester:
-        """Return a digester with more algorithms that has eaten the file as it is on disk."""
+    def digest_again(
+        self, need: Iterable[str], *, start: int = 0, end: int | None = None
+    ) -> Digester:
+        """Return a digester with more algorithms that has eaten [start, end) as it is on disk.
+
+        All that is here of the file where no `end` is given.
+        """
         digester = Digester(need)
         with explained(self.path), self.path.open("rb") as data:
-            feed(data, digester, self.bytes_written)
+            data.seek(start)
+            feed(data, digester, (self.bytes_written if end is None else end) - start)
         return digester
 
     def finish(self, mtime_ns: int | None) -> None:

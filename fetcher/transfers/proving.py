@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fetcher.core.proof import Digester, algorithms, refuse
+from fetcher.core.proof import Digester, algorithms, refuse, settle
 from fetcher.core.sniff import wav_shortfall
 from fetcher.errors import ContentError, ShortBodyError
 from fetcher.threads import run
 
 if TYPE_CHECKING:
-    from fetcher.core.proof import Announced
+    from fetcher.core.proof import Announced, Digest
+    from fetcher.files.parts import Part
     from fetcher.transfers.underway import Underway
 
 
@@ -54,7 +55,7 @@ async def prove_held(file: Underway) -> None:
     part = file.part
     if part is None:
         raise ContentError("there is nothing to prove")
-    digests = part.version.digests
+    digests = part.version.digests + await _settle_spans(file, part)
     digester = part.digester
     if digester.lacks(digests):
         digester = await run(file.kit.threads, part.digest_again, algorithms(digests))
@@ -65,6 +66,23 @@ async def prove_held(file: Underway) -> None:
             raise ShortBodyError(damage)  # only the end of the connection said that this is all
         raise DamagedError(damage)
     file.sha256 = digester.sha256_hex()
+
+
+async def _settle_spans(file: Underway, part: Part) -> tuple[Digest, ...]:
+    """Return what the whole file has yet to match, so that each span that is left is right.
+
+    Raises DamagedError.
+    """
+    left: tuple[Digest, ...] = ()
+    for span in file.spans:
+        digester = await run(
+            file.kit.threads, part.digest_again, span.algorithms, start=span.start, end=span.end
+        )
+        damage, of_whole = settle(span.said, digester)
+        if damage is not None:
+            raise DamagedError(damage)
+        left += of_whole
+    return left
 
 
 def _damage(file: Underway, length_bytes: int) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fetcher.core.decoding import Decoder
-from fetcher.core.proof import Announced, Digester, algorithms, announced, settle
+from fetcher.core.proof import Announced, Digester, Span, announced
 from fetcher.core.ranges import Append, Whole
 from fetcher.core.sniff import PEEK_BYTES, foreign_page
 from fetcher.errors import ContentError, ShortBodyError, TransferError
@@ -118,8 +118,8 @@ class _Receiver:
         self.stop = self.end
         self.waited_s = 0.0  # for bytes: what storing takes says nothing of the line
         self.said: Announced = announced(body.head, whole=isinstance(verdict, Whole))
-        partial = self.said.part + self.said.either
-        self.digester = Digester(algorithms(partial)) if partial else None
+        self.span: Span | None = None  # that digests were announced of, and
+        self.digester: Digester | None = None  # what has come of it
         file.content_type = body.head.headers.get("content-type", "")
 
     async def take_in(self) -> None:
@@ -146,6 +146,8 @@ class _Receiver:
         if part is None or part.bytes_written != verdict.start:
             raise ContentError("the answer goes on where nothing is held")
         part.version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
+        self.span = self.file.hear(self.said, verdict.start, verdict.end)
+        self.digester = Digester(self.span.algorithms) if self.span is not None else None
         await self.file.peek()
         self.kit.space.promise(self.file.key, self._left_bytes())
         self.file.announce_start(verdict.total)
@@ -295,12 +297,10 @@ class _Receiver:
         if self.file.content is not None:
             prove_small(self.file, self.said)
             return
-        digests = self.said.whole
-        if self.digester is not None and self.stop == self.end:
-            damage, digests = settle(self.said, self.digester)
+        if self.span is not None and self.digester is not None and self.stop == self.end:
+            damage = self.file.settle(self.span, self.digester)
             if damage is not None:
                 raise DamagedError(damage)
-        self.file.add_digests(digests)
         if self.stop is not None and self.stop < (self.verdict.total or self.stop):
             raise MoreToComeError("the file goes on where this line ended")
         await prove_held(self.file)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from fetcher.core.proof import Digester, algorithms, announced, settle
+from fetcher.core.proof import Digester, announced
 from fetcher.core.ranges import Append, Want, judge, request_headers, resumable
 from fetcher.core.retry import PRESSED, retry_after_s
 from fetcher.errors import TransferError
@@ -206,7 +206,7 @@ class Splitter:
                 visit.answered()
                 if stretch is None:
                     stretch = await self._begin(start, stop, version)
-                await self._take_in(stretch, body)
+                await self._take_in(stretch, body, verdict.end)
         except TransferError:
             return  # what came stays, and the file's own line fetches the rest
 
@@ -235,35 +235,33 @@ class Splitter:
         file.stretches.sort(key=lambda one: one.start)
         return stretch
 
-    async def _take_in(self, stretch: Stretch, body: Arriving) -> None:
+    async def _take_in(self, stretch: Stretch, body: Arriving, end: int) -> None:
+        """Store a body that is to go up to `end`, as far as it comes."""
         file = self._file
-        said = announced(body.head, whole=False)
-        digester = Digester(algorithms(said.part + said.either))
+        span = file.hear(announced(body.head, whole=False), stretch.at, end)
+        digester = Digester(span.algorithms) if span is not None else None
         pace = Pace(file.kit.clock, stretch.stop - stretch.start)
-        while stretch.at < stretch.stop and (data := await body.chunk(self._most(pace))):
+        while stretch.at < end and (data := await body.chunk(self._most(pace))):
             pace.took(len(data))
             file.fetched(len(data))
-            kept = data[: stretch.stop - stretch.at]
-            await run(file.kit.threads, self._store, stretch, kept)
-            digester.update(kept)
-            total = stretch.part.version.bytes_total
-            await file.tell_progress(total)
-        digests = said.whole
-        if stretch.at == stretch.stop:
-            damage, digests = settle(said, digester)
-            if damage is not None:
-                await self._forget(stretch)
-                return
-        file.add_digests(digests)
+            kept = data[: end - stretch.at]
+            await run(file.kit.threads, self._store, stretch, kept, digester)
+            await file.tell_progress(stretch.part.version.bytes_total)
+        if span is None or digester is None or stretch.at < end:
+            return
+        if file.settle(span, digester) is not None:
+            await self._forget(stretch)
 
     def _most(self, pace: Pace) -> int:
         """Return what a line waits for at once: what all of them hold is lost by a kill."""
         return min(pace.chunk_bytes, self.most_bytes)
 
-    def _store(self, stretch: Stretch, data: bytes | memoryview) -> None:
+    def _store(self, stretch: Stretch, data: bytes | memoryview, digester: Digester | None) -> None:
         file = self._file
         if stretch.part.append(data):
             stretch.part.checkpoint(file.kit.fsync_threads)
+        if digester is not None:
+            digester.update(data)
         left_bytes = max(0, (stretch.part.version.bytes_total or 0) - file.bytes_done)
         file.kit.space.wrote(file.key, len(data), left_bytes)
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from fetcher.core.proof import Span, settle
 from fetcher.core.sniff import PEEK_BYTES
 from fetcher.events import DownloadProgress, DownloadStarted
 from fetcher.threads import run
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from fetcher.core.account import Account
     from fetcher.core.filters import Rules
-    from fetcher.core.proof import Digest
+    from fetcher.core.proof import Announced, Digest, Digester
     from fetcher.events import Sink
     from fetcher.files.journal import Version
     from fetcher.files.parts import Part, Parts
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fetcher.network.gates import Limiter
 
 PROGRESS_EVERY_S = 0.2
+_MOST_SPANS = 16  # each is read again at the end; they hardly overlap
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class Underway:
     part_on_disk: bool = False
     part: Part | None = None
     stretches: list[Stretch] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
     content: bytes | None = None  # a small file, whole
     sha256: str = ""
     first_bytes: bytes = b""
@@ -111,8 +114,29 @@ class Underway:
         self.bytes_fetched += count
         self.kit.account.bytes_fetched += count
 
-    def add_digests(self, digests: tuple[Digest, ...]) -> None:
-        """Remember digests that a later answer announced for the whole file."""
+    def hear(self, said: Announced, start: int, end: int) -> Span | None:
+        """Remember what a 206 with bytes [start, end) announced, however it ends.
+
+        Returns the span that it announced digests of, None where it did not.
+        """
+        self._add_digests(said.whole)
+        span = Span(start, end, said)
+        if not span.algorithms:
+            return None
+        if len(self.spans) < _MOST_SPANS and not any(one.covers(span) for one in self.spans):
+            self.spans.append(span)
+        return span
+
+    def settle(self, span: Span, digester: Digester) -> str | None:
+        """Return why a span, whose bytes all passed through `digester`, is damaged, if it is."""
+        if span in self.spans:
+            self.spans.remove(span)
+        damage, digests = settle(span.said, digester)
+        if damage is None:
+            self._add_digests(digests)
+        return damage
+
+    def _add_digests(self, digests: tuple[Digest, ...]) -> None:
         if self.part is None:
             return
         known = self.part.version
@@ -167,6 +191,7 @@ class Underway:
             self.dropped = self.part.version
         self.part = None
         self.stretches = []
+        self.spans = []
         self.content = None
         if self.part_on_disk:
             await run(self.kit.threads, self.kit.parts.discard, self.key)
