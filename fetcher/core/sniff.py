@@ -18,7 +18,8 @@ _BLANK = b" \t\r\n\f"
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _MARKUP = re.compile(r"<(?:!|\?xml|/?[a-z][a-z0-9:_-]*(?:[\s/>]|\Z))", re.IGNORECASE)
 _JSON = re.compile(
-    r'\{\s*(?:["}]|\Z)|\[\s*(?:[{\["\]0-9-]|true|false|null|\Z)|(?:true|false|null|"[^"]*")\s*\Z'
+    r'\{\s*(?:["}]|\Z)|\[\s*(?:[{\["\]0-9-]|true|false|null|\Z)'
+    r'|(?:true|false|null|"[^"]*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*\Z'
 )
 _PAGE_TYPE = re.compile(r"text/html|(?:application|text)/(?:[a-z0-9.+-]+\+)?(?:xml|json)")
 _MAGIC = (
@@ -41,6 +42,8 @@ def foreign_page(first_bytes: bytes, content_type: str) -> str | None:
     kind = content_type.partition(";")[0].strip().lower()
     text = _text(first_bytes)
     if text is not None:
+        if first_bytes and not text:
+            return "nothing but blanks came in place of audio"  # whatever stands behind them
         if _MARKUP.match(text):
             return "a page of HTML or XML came in place of audio"
         if _JSON.match(text):
