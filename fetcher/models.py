@@ -65,6 +65,11 @@ class Job(NamedTuple):
     transaction_id: str | None = None
     error: str | None = None
 
+    @property
+    def marked_at(self) -> datetime | None:
+        """Return the time that its files bear: its last update, its creation if it had none."""
+        return self.updated_at or self.created_at
+
     def url(self, variant: Variant) -> str | None:
         """Return the link of that variant's audio, None where the record has none."""
         return self.audio_url if variant is Variant.DENOISED else self.original_audio_url

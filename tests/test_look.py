@@ -154,7 +154,7 @@ def test_a_file_that_bears_the_mark_of_today_is_preferred(eye: Eye) -> None:
         pytest.param(0, {"audio_duration_s": 60.0}, id="of another length"),
         pytest.param(0, {"audio_duration_s": None}, id="a record without a length"),
         pytest.param(0, {"created_at": None}, id="a record without a beginning"),
-        pytest.param(0, {"updated_at": None}, id="a record without a time"),
+        pytest.param(0, {"updated_at": None, "created_at": None}, id="a record without a time"),
     ],
 )
 def test_a_file_without_the_proof_of_an_earlier_mark_is_foreign(
@@ -189,8 +189,18 @@ async def test_files_of_jobs_that_changed_are_adopted_when_the_manifest_is_lost(
 
 def test_a_job_without_a_time_finds_nothing(eye: Eye) -> None:
     place(eye, f"{SHORT}.wav")
-    timeless = entry()
-    assert eye.look(timeless._replace(job=timeless.job._replace(updated_at=None))) == Local()
+    timeless = entry().job._replace(created_at=None, updated_at=None)
+    assert eye.look(entry(job=timeless)) == Local()
+
+
+def test_a_job_without_an_update_finds_the_file_that_bears_the_time_of_its_creation(
+    eye: Eye,
+) -> None:
+    place(eye, f"{SHORT}.wav")
+    early = AT - timedelta(days=1)
+    never_updated = entry().job._replace(updated_at=None)
+    assert eye.look(entry(job=never_updated)).found == f"{SHORT}.wav"
+    assert eye.look(entry(job=never_updated._replace(created_at=early))) == Local()
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "link above"])

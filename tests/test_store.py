@@ -193,6 +193,15 @@ def test_a_complete_job_with_a_newer_time_is_told_with_both(store: Store) -> Non
     assert absorb(store, job(1, updated_at=later)).restamped == []
 
 
+def test_a_file_of_a_job_that_is_updated_for_the_first_time_bears_that_of_its_creation(
+    store: Store,
+) -> None:
+    first = absorb(store, job(1, updated_at=None))
+    complete(store, seqs(first)[JobId("job-1")], "here.wav")
+    [restamp] = absorb(store, job(1, updated_at=START)).restamped
+    assert (restamp.before, restamp.after) == (job(1).created_at, START)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_of_a_job_that_stands_twice_in_a_page_the_finished_one_counts(
     store: Store, order: tuple[int, int]

@@ -293,14 +293,18 @@ async def test_nothing_unfinished_is_ever_visible(tmp_path: Path, sim: Simulator
     assert files(tmp_path) == {}
 
 
-async def test_a_crash_between_rename_and_record_is_adopted(tmp_path: Path, sim: Simulator) -> None:
+@pytest.mark.parametrize("fields", [{}, {"updated_at": None}], ids=["updated", "never updated"])
+async def test_a_crash_between_rename_and_record_is_adopted(
+    fields: dict[str, Any], tmp_path: Path, sim: Simulator
+) -> None:
     """The file is in place, the manifest does not know: as after a kill at that moment."""
     sim.add_job("before.wav")
     await run(sim.api_url, tmp_path)
     state = tmp_path / ".fetcher"
     kept = tmp_path.parent / "kept"
     shutil.copytree(state, kept)
-    sim.add_jobs(4)
+    for job in sim.add_jobs(4):
+        sim.override(job, **fields)
     await run(sim.api_url, tmp_path)
     shutil.rmtree(state)
     shutil.move(kept, state)

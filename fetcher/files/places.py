@@ -55,16 +55,16 @@ class Places:
         except (OSError, ValueError):
             return None
 
-    def is_ours(self, path: str, updated_at: datetime | None) -> bool:
+    def is_ours(self, path: str, marked_at: datetime | None) -> bool:
         """Return whether a regular file inside DIR stands there with this job's mark.
 
-        The mark is the modification time, which is the job's `updated_at` to the
+        The mark is the modification time, which is the job's `marked_at` to the
         nanosecond, or to the second on file systems that keep no more.
         """
         found = self.find(path)
-        if found is None or updated_at is None or not stat.S_ISREG(found.st_mode):
+        if found is None or marked_at is None or not stat.S_ISREG(found.st_mode):
             return False
-        mark_ns = mtime_ns(updated_at)
+        mark_ns = mtime_ns(marked_at)
         coarse = found.st_mtime_ns == mark_ns - mark_ns % 1_000_000_000
         if not found.st_size or not (found.st_mtime_ns == mark_ns or coarse):
             return False

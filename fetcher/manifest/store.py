@@ -179,9 +179,11 @@ class Store(Queue, Files):
 
 def _restamp(db: sqlite3.Connection, known: Known, updated_at: datetime) -> Restamp | None:
     row = db.execute(
-        "UPDATE entry SET updated_us = ? WHERE seq = ? RETURNING path",
+        "UPDATE entry SET updated_us = ? WHERE seq = ? RETURNING path, created_us",
         (to_us(updated_at), known.seq),
     ).fetchone()
     if row is None or row[0] is None:
         return None
-    return Restamp(row[0], from_us(known.updated_us), updated_at)
+    path, created_us = row
+    before = created_us if known.updated_us is None else known.updated_us
+    return Restamp(path, from_us(before), updated_at)

@@ -362,12 +362,12 @@ def _sealable(one: Ready, path: str, parts: Parts) -> Sealable:
     what = one.what
     if isinstance(what, Adoptable):
         raise TypeError("a file that is in place is not sealed")
-    updated_at = one.entry.job.updated_at
+    marked_at = one.entry.job.marked_at
     return Sealable(
         content=what.content,
         part_path=what.content.path if isinstance(what.content, Part) else parts.path(one.key),
         path=path,
-        mtime_ns=None if updated_at is None else mtime_ns(updated_at),
+        mtime_ns=None if marked_at is None else mtime_ns(marked_at),
         sha256=what.sha256,
         bytes_stored=what.bytes_stored,
         may_replace=was_ours(one.entry, path),

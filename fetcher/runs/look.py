@@ -87,7 +87,7 @@ class Eye:
         part_bytes = self._part_bytes(entry)
         earlier = None
         for path in self._possible_paths(entry):
-            if self.places.is_ours(path, entry.job.updated_at):
+            if self.places.is_ours(path, entry.job.marked_at):
                 return Local(found=path, part_bytes=part_bytes)
             if earlier is None and self._bears_earlier_mark(path, entry.job):
                 earlier = path
@@ -145,10 +145,10 @@ class Eye:
             return None
         return Adoptable(path, sha256, length)
 
-    def stamp(self, path: str, updated_at: datetime | None) -> None:
+    def stamp(self, path: str, marked_at: datetime | None) -> None:
         """Give a file that was adopted the mark of its job."""
-        if updated_at is not None and not self.places.is_ours(path, updated_at):
-            ns = mtime_ns(updated_at)
+        if marked_at is not None and not self.places.is_ours(path, marked_at):
+            ns = mtime_ns(marked_at)
             with contextlib.suppress(OSError):
                 os.utime(self.places.root / path, ns=(ns, ns), follow_symlinks=False)
 

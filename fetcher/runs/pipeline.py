@@ -261,7 +261,7 @@ class Pipeline:
             adoptable = await run(plant.threads, plant.eye.adopt, task.local.found)
             is_whole = adoptable is not None and entry.sha256 in {None, adoptable.sha256}
             if adoptable is not None and is_whole:
-                await run(plant.threads, plant.eye.stamp, adoptable.path, entry.job.updated_at)
+                await run(plant.threads, plant.eye.stamp, adoptable.path, entry.job.marked_at)
                 await self._finisher.put(Ready(entry, key, adoptable, began_s))
                 return
         if not await plant.budget.reserve():
