@@ -65,7 +65,9 @@ class Underway:
 
     `ranges_work` turns false once the host answered a question for a stretch with something
     else, or with a longer pause than is waited for, or what was put together proved to be
-    damaged. `dropped` is the version that was last given up.
+    damaged. `dropped` is the version that was last given up. `spans` are those that a 206
+    announced digests of and that were not held against them as they came, being cut or taken
+    over by other lines: the finished file has to match them.
     """
 
     entry: Entry
