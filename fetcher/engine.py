@@ -259,7 +259,7 @@ async def _backfill(run: Run) -> None:
     failure: ApiError | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            serving = group.create_task(run.downloads.serve())
+            serving = group.create_task(run.downloads.serve_once())
             try:
                 await run.list_all()
             except ApiError as error:

@@ -6,6 +6,7 @@
     ├── ApiError                     4   the API could not be reached or kept failing
     ├── LockedError                  5   another process holds the destination
     ├── StorageError                 6   disk full, not writable
+    │   ├── FullError                6   there is no room for a file
     │   └── ManifestError            6   damaged, or written by a newer version
     ├── StoppedError               130   SIGINT came before the work could begin
     │   └── TerminatedError        143   SIGTERM did
@@ -73,6 +74,10 @@ class StorageError(FetcherError):
     """Local storage refused: disk full, not writable, not a folder."""
 
     exit_code = 6
+
+
+class FullError(StorageError):
+    """There is no room for a file; what is under way, or smaller, may still fit."""
 
 
 class ManifestError(StorageError):

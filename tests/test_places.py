@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.errors import PlaceError, StorageError
+from fetcher.errors import FullError, PlaceError, StorageError
 from fetcher.files.places import Places, TakenError, digest_file, mtime_ns
 from fetcher.files.trouble import explain, explained
 
@@ -489,7 +489,7 @@ def test_a_file_that_is_gone_is_the_storages_trouble(dest: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_says_so(number: int) -> None:
     error = explain(OSError(number, os.strerror(number)), "a.wav")
-    assert (type(error), error.exit_code) == (StorageError, 6)
+    assert (type(error), error.exit_code) == (FullError, 6)
     assert "full" in str(error)
 
 

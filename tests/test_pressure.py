@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -24,12 +25,16 @@ from support import (
     honest,
     run,
     settings,
+    short_path,
     song,
     unfinished,
 )
 
 from fetcher.engine import Fetcher
 from fetcher.events import DownloadCancelled, DownloadProgress, DownloadRetrying, Notice
+from fetcher.files.journal import Version
+from fetcher.files.parts import Parts, part_key
+from fetcher.models import JobId, Validator, Variant
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
 
 if TYPE_CHECKING:
@@ -549,3 +554,90 @@ async def test_near_min_free_what_fits_is_kept_and_every_run_gets_somewhere(
     last = await run(sim.api_url, tmp_path, min_free=1_000_000, concurrency=16)
     assert (last.exit_code, last.final.already) == (0, 20)
     check_mirror(sim, tmp_path)
+
+
+class Disk:
+    """A disk that holds so many bytes of audio, finished or not, and no more."""
+
+    def __init__(self, dest: Path, size_bytes: int) -> None:
+        self.dest = dest
+        self.size_bytes = size_bytes
+
+    def statvfs(self, _: object) -> SimpleNamespace:
+        # Unfinished ones first: one that is renamed meanwhile is rather seen twice than not at all.
+        used = sum(map(_size_bytes, [*self.dest.rglob("*.part"), *self.dest.rglob("*.wav")]))
+        return SimpleNamespace(f_bavail=self.size_bytes - used, f_frsize=1)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+async def test_what_fits_on_a_disk_is_fetched_whole_and_no_file_is_left_begun(
+    tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten files at a time where four have room: each run puts some in place, until all have it."""
+    monkeypatch.setattr(os, "statvfs", Disk(tmp_path, 2_000_000).statvfs)
+    sim.add_jobs(10, size_bytes=450_000)
+    stored = 0
+    while stored < 4:
+        ran = await run(sim.api_url, tmp_path, concurrency=16)
+        assert (ran.exit_code, unfinished(tmp_path)) == (6, [])
+        assert len(files(tmp_path)) > stored
+        stored = len(files(tmp_path))
+    full = await run(sim.api_url, tmp_path, concurrency=16)
+    assert (full.exit_code, full.final.already, full.final.downloaded) == (6, 4, 0)
+    assert any("--min-free" in event.message for event in full.of(Notice))
+
+
+async def test_a_file_that_is_whole_is_put_in_place_where_nothing_more_fits(
+    tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands last in the list, behind many that there is no room for."""
+    job = sim.add_job("whole.wav", size_bytes=450_000)
+    parts = Parts(tmp_path / ".fetcher" / "partial")
+    parts.folder.mkdir(parents=True)
+    part = parts.begin(part_key(JobId(job), Variant.DENOISED), Version(Validator('"v1"'), 450_000))
+    part.append(sim.content(job))
+    part.close()
+    sim.add_jobs(20, size_bytes=450_000)
+    monkeypatch.setattr(os, "statvfs", Disk(tmp_path, 450_000).statvfs)
+    ran = await run(sim.api_url, tmp_path, concurrency=2, page_size=3)
+    assert (ran.exit_code, ran.final.downloaded, ran.final.pending) == (6, 1, 20)
+    assert files(tmp_path) == {short_path("whole.wav", job): sim.content(job)}
+    assert (sim.audio_requests(job), unfinished(tmp_path)) == ([], [])
+
+
+async def test_a_file_that_was_begun_goes_on_where_there_is_room_for_its_rest_alone(
+    tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = sim.add_job("begun.wav", size_bytes=450_000)
+    sim.faults.add(Fault("audio", cut_after_bytes=300_000))
+    assert (await run(sim.api_url, tmp_path, retries=0)).exit_code == 1
+    sim.add_jobs(20, size_bytes=450_000)
+    monkeypatch.setattr(os, "statvfs", Disk(tmp_path, 500_000).statvfs)
+    ran = await run(sim.api_url, tmp_path, concurrency=2, page_size=3)
+    assert (ran.exit_code, ran.final.downloaded, unfinished(tmp_path)) == (6, 1, [])
+    assert files(tmp_path) == {short_path("begun.wav", job): sim.content(job)}
+
+
+async def test_a_disk_that_takes_no_more_ends_the_run_and_not_the_files_that_fit(
+    tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--min-free 0` a write may be refused: here every one of a single file."""
+    large = sim.add_job("large.wav", size_bytes=900_000)
+    sim.add_jobs(3, size_bytes=450_000)
+    part = Parts(tmp_path / ".fetcher" / "partial").path(part_key(JobId(large), Variant.DENOISED))
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes | memoryview, offset: int) -> int:
+        if part.exists() and os.path.samestat(os.fstat(fd), part.stat()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    ran = await run(sim.api_url, tmp_path, concurrency=4)
+    assert (ran.exit_code, ran.final.downloaded, ran.final.pending) == (6, 3, 1)

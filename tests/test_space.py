@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fetcher.errors import StorageError
+from fetcher.errors import FullError, StorageError
 from fetcher.files.space import Space, free_bytes
 
 if TYPE_CHECKING:
@@ -71,6 +71,29 @@ def test_promises_add_up_and_are_given_back(tmp_path: Path) -> None:
     space.check(500_000)
     space.release("a")
     space.release("nobody")
+
+
+def test_a_promise_that_is_refused_takes_no_room_from_others(tmp_path: Path) -> None:
+    space = Space(tmp_path, 100_000)
+    space.promise("a", 500_000)
+    for _ in range(2):
+        with pytest.raises(FullError, match="500000 of them are for files under way"):
+            space.promise("b", 400_001)
+    space.wrote("a", 0, 500_000)
+    space.promise("b", 400_000)
+
+
+def test_of_files_that_do_not_fit_together_any_more_one_may_go_on(
+    tmp_path: Path, disk: list[int]
+) -> None:
+    space = Space(tmp_path, 0)
+    space.promise("a", 400_000)
+    space.promise("b", 500_000)
+    disk[0] = 450_000
+    with pytest.raises(FullError):
+        space.wrote("b", 1, 499_999)
+    space.release("b")
+    space.wrote("a", 1, 399_999)
 
 
 def test_a_promise_shrinks_with_what_was_written(tmp_path: Path, disk: list[int]) -> None:

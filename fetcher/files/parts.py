@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 SYNC_BYTES = 32 << 20
 SYNC_AFTER_S = 5.0
 _SAFE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
+_DATA = ".part"
 _JOURNAL = ".journal"
 _STRETCH_MARK = "@"  # in no key of a file
 
@@ -257,7 +258,7 @@ class Parts:
 
     def path(self, key: str) -> Path:
         """Return where the data of that unfinished file is."""
-        return self.folder / f"{key}.part"
+        return self.folder / f"{key}{_DATA}"
 
     def size(self, key: str) -> int:
         """Return the bytes on disk of that unfinished file, proven or not; 0 without one.
@@ -265,10 +266,19 @@ class Parts:
         Holes between stretches are no bytes.
         """
         try:
-            found = os.lstat(f"{self.folder}/{key}.part")
+            found = os.lstat(f"{self.folder}/{key}{_DATA}")
         except OSError:
             return 0
         return min(found.st_size, 512 * found.st_blocks or found.st_size)
+
+    def keys(self) -> set[str]:
+        """Return the keys of all unfinished files; none where the folder cannot be read."""
+        try:
+            with os.scandir(self.folder) as found:
+                names = [one.name for one in found]
+        except OSError:
+            return set()
+        return {name.removesuffix(_DATA) for name in names if name.endswith(_DATA)}
 
     def is_empty(self) -> bool:
         """Return whether nothing at all lies in the folder; false where it cannot be read."""
@@ -352,7 +362,7 @@ class Parts:
 
         A link in the place of the folder is not followed. Raises StorageError.
         """
-        kept = {f"{key}{end}" for key in keep for end in (".part", ".journal")}
+        kept = {f"{key}{end}" for key in keep for end in (_DATA, _JOURNAL)}
         try:
             fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
-from fetcher.errors import StorageError
+from fetcher.errors import FullError
 from fetcher.files.trouble import explained
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ def free_bytes(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-class FullError(StorageError):
-    """There is no room for a file; a smaller one may fit."""
-
-
 class Space:
     """Room on the destination's disk, less what transfers under way have been promised."""
 
@@ -38,40 +35,48 @@ class Space:
         self._folder = folder
         self._min_free_bytes = min_free_bytes
         self._clock = clock
+        self._lock = threading.Lock()
         self._promised: dict[object, int] = {}
         self._unseen_bytes = 0  # written since the last look at the disk
         self._looked_at_s = clock()
         self._room_seen_bytes = 0
 
     def promise(self, holder: object, bytes_left: int) -> None:
-        """Set aside what `holder` will still write; raises FullError where it cannot be had."""
-        self._promised[holder] = bytes_left
-        self.check()
+        """Set aside what `holder` will still write.
+
+        Raises FullError where it cannot be had beside what others were promised; nothing is
+        set aside for it then, so the others do not suffer from that.
+        """
+        with self._lock:
+            self._promised.pop(holder, None)
+            self._require(bytes_left + sum(self._promised.values()))
+            self._promised[holder] = bytes_left
 
     def wrote(self, holder: object, count_bytes: int, bytes_left: int) -> None:
         """Note that of its promise `holder` has written so much, and what is left of it.
 
         What was promised was there: whether others have taken it meanwhile is looked at a few
-        times a second, or every 16 MiB, and always where room is scarce. Raises FullError then.
+        times a second, or every 16 MiB, and always where room is scarce. Raises FullError once
+        what is left does not fit any more, were it alone: one of those under way comes to its
+        end, rather than none.
         """
-        self._promised[holder] = bytes_left
-        self._unseen_bytes += count_bytes
-        is_overdue = self._clock() - self._looked_at_s >= _LOOK_EVERY_S
-        is_scarce = self._room_seen_bytes < _AMPLE_BYTES
-        if is_overdue or is_scarce or self._unseen_bytes >= _LOOK_EVERY_BYTES:
-            self.check()
+        with self._lock:
+            self._promised[holder] = bytes_left
+            self._unseen_bytes += count_bytes
+            is_overdue = self._clock() - self._looked_at_s >= _LOOK_EVERY_S
+            is_scarce = self._room_seen_bytes < _AMPLE_BYTES
+            if is_overdue or is_scarce or self._unseen_bytes >= _LOOK_EVERY_BYTES:
+                self._require(bytes_left)
 
     def release(self, holder: object) -> None:
         """Give back whatever was set aside for `holder`."""
-        self._promised.pop(holder, None)
+        with self._lock:
+            self._promised.pop(holder, None)
 
     def check(self, more_bytes: int = 0) -> None:
         """Raise FullError when `more_bytes` would fill the disk below the limit."""
-        self._unseen_bytes, self._looked_at_s = 0, self._clock()
-        free = free_bytes(self._folder)
-        self._room_seen_bytes = self._room(free)
-        if self._room_seen_bytes < more_bytes:
-            raise self._refusal(free)
+        with self._lock:
+            self._require(more_bytes + sum(self._promised.values()))
 
     def admit(self, sizes: Iterable[int]) -> list[FullError | None]:
         """Return for each of these sizes, in order, why there is no room for it, if there is none.
@@ -79,7 +84,8 @@ class Space:
         What is on disk already (0 bytes more) always has room. Raises StorageError.
         """
         free = free_bytes(self._folder)
-        left = self._room(free)
+        with self._lock:
+            left = self._room(free)
         found: list[FullError | None] = []
         for size in sizes:
             fits = size <= max(0, left)
@@ -87,12 +93,22 @@ class Space:
             found.append(None if fits else self._refusal(free))
         return found
 
+    def _require(self, wanted_bytes: int) -> None:
+        """Look at the disk; raise FullError where so much would fill it below the limit."""
+        free = free_bytes(self._folder)
+        self._unseen_bytes, self._looked_at_s = 0, self._clock()
+        self._room_seen_bytes = self._room(free)
+        if free - self._min_free_bytes < wanted_bytes:
+            raise self._refusal(free)
+
     def _room(self, free: int) -> int:
         return free - sum(self._promised.values()) - self._min_free_bytes
 
     def _refusal(self, free: int) -> FullError:
+        promised = sum(self._promised.values())
+        under_way = f"{promised} of them are for files under way, and " if promised else ""
         return FullError(
-            f"Not enough space in {self._folder}: {free} bytes are free, and --min-free "
-            f"keeps {self._min_free_bytes} of them. Free some space or lower --min-free; "
+            f"Not enough space in {self._folder}: {free} bytes are free; {under_way}--min-free "
+            f"keeps {self._min_free_bytes}. Free some space or lower --min-free; "
             "the next run goes on from here."
         )

@@ -6,7 +6,7 @@ import contextlib
 import errno
 from typing import TYPE_CHECKING
 
-from fetcher.errors import PlaceError, StorageError
+from fetcher.errors import FullError, PlaceError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def explain(error: OSError, what: Path | str) -> StorageError | PlaceError:
     """Return our error for what the system said about the file `what`."""
     why = error.strerror or str(error)
     if error.errno in _FULL:
-        return StorageError(f"The disk is full ({why}): {what}. Free space and run again.")
+        return FullError(f"The disk is full ({why}): {what}. Free space and run again.")
     if error.errno in _NAMES:
         return PlaceError(f"No file can be made at {what}: {why}")
     return StorageError(f"{what} cannot be used: {why}. Check that it is there and writable.")

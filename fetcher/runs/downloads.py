@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fetcher.errors import FullError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -55,7 +57,7 @@ class Downloads:
         self._budget: Budget | None = None
         self._needed = asyncio.Event()
         self._is_wanted = False
-        self._closing = False
+        self._closed = asyncio.Event()
 
     @property
     def is_idle(self) -> bool:
@@ -83,14 +85,15 @@ class Downloads:
 
     def close(self) -> None:
         """Say that no more files will get tickets: `serve` returns when all are done."""
-        self._closing = True
+        self._closed.set()
         self._needed.set()
         if self._pipeline is not None:
             self._pipeline.close()
 
     async def serve(self) -> None:
-        """Download until closed and drained. Raises an ExceptionGroup of StorageError.
+        """Download until closed and drained.
 
+        Raises an ExceptionGroup of StorageError, and FullError where some files had no room.
         When cancelled, transfers stop where they are; what was fetched whole is finished.
         """
         await self._needed.wait()
@@ -104,10 +107,25 @@ class Downloads:
         async with running(self._ingredients, self._budget) as pipeline:
             self._pipeline = pipeline
             pipeline.wake()
-            if self._closing:
+            if self._closed.is_set():
                 pipeline.close()
             try:
                 await pipeline.serve()
             finally:
                 self._pipeline = None
-                self._is_wanted = not self._closing
+                self._is_wanted = not self._closed.is_set()
+
+    async def serve_once(self) -> None:
+        """Download as `serve` does, in a run that ends by itself.
+
+        Where room ends before everything is queued, and there are unfinished files, what is left
+        is looked at again then: they may stand last in the queue, and their rest may fit.
+        """
+        try:
+            await self.serve()
+        except FullError:
+            parts = self._ingredients.eye.parts
+            if self._closed.is_set() or await asyncio.to_thread(parts.is_empty):
+                raise
+            await self._closed.wait()
+            await self.serve()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fetcher.core.account import Account, Class
 from fetcher.core.names import path_key
-from fetcher.errors import FetcherError, StorageError
+from fetcher.errors import FetcherError, FullError, StorageError
 from fetcher.events import (
     DownloadAdopted,
     DownloadCancelled,
@@ -25,7 +25,6 @@ from fetcher.events import (
 from fetcher.files.parts import Part
 from fetcher.files.places import TakenError, mtime_ns
 from fetcher.files.sealing import Sealable, seal
-from fetcher.files.space import FullError
 from fetcher.frozen import frozen
 from fetcher.manifest.files import Stored
 from fetcher.manifest.store import Store
@@ -95,23 +94,24 @@ class Desk:
 class Finisher:
     """Takes files in with `put`, finishes them in its own `serve` loop.
 
-    Whatever was put comes to an end: recorded, failed, or cancelled where `serve` broke.
+    Whatever was put comes to an end: recorded, failed, or cancelled where there is no room
+    for it, which `on_full` is told of, or where `serve` broke.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, on_full: Callable[[FullError], None]) -> None:
         self._desk = desk
+        self._on_full = on_full
         self._queue: asyncio.Queue[Ready | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(GROUP_FILES)
         self._open: dict[int, Ready] = {}  # put and not at its end yet, by row
         self._recording: asyncio.Task[None] | None = None
         self._broken = False
-        self._full: FullError | None = None  # there is no room for some file
 
     async def put(self, ready: Ready) -> None:
         """Hand a file over; waits while a whole group is waiting already, unless cancelled."""
         self._open[ready.entry.seq] = ready
         if self._broken:
-            self._abandon()
+            self._abandon_all()
             return
         try:
             await self._room.acquire()
@@ -140,7 +140,7 @@ class Finisher:
             await self._take_groups()
         except BaseException:
             self._broken = True
-            self._abandon()
+            self._abandon_all()
             raise
 
     async def _take_groups(self) -> None:
@@ -156,9 +156,8 @@ class Finisher:
             await recording
 
     async def _place_groups(self) -> None:
-        """Place what is put until closed; once a disk is full, what has been put and fits."""
         open_ = True
-        while open_ and not (self._full and self._queue.empty()):
+        while open_:
             group = [await self._queue.get()]
             while len(group) < GROUP_FILES and not self._queue.empty():
                 group.append(self._queue.get_nowait())
@@ -172,8 +171,6 @@ class Finisher:
             await self._recorded()
             if placed:
                 self._recording = asyncio.create_task(self._record(placed))
-        if self._full is not None:
-            raise self._full
 
     async def _place(self, group: Sequence[Ready]) -> list[tuple[Ready, str]]:
         """Put the files of a group in place; return those that are, with their paths."""
@@ -203,7 +200,10 @@ class Finisher:
         return self._desk.eye.candidates(one.entry, one.what.extension)
 
     async def _seal(self, placed: list[tuple[Ready, str]]) -> list[tuple[Ready, str]]:
-        """Put the files in place; return those that are, fail those that cannot be."""
+        """Put the files in place; return those that are, fail those that cannot be.
+
+        One that there is no room for is left to the next run.
+        """
         desk = self._desk
         there = [(one, path) for one, path in placed if isinstance(one.what, Adoptable)]
         moving = [(one, path) for one, path in placed if not isinstance(one.what, Adoptable)]
@@ -218,16 +218,17 @@ class Finisher:
             final, left = path, trouble
             if isinstance(trouble, TakenError):
                 final, left = await self._seal_elsewhere(one, path, sealable)
-            if isinstance(left, StorageError):
-                stop = left if stop is None or isinstance(stop, FullError) else stop
+            if isinstance(left, FullError):
+                self._abandon(one)
+                self._on_full(left)
+            elif isinstance(left, StorageError):
+                stop = stop or left
             elif left is not None:
                 await self._fail(one, str(left))
             else:
                 there.append((one, final))
                 _note_sealed(one, sealable)
-        if isinstance(stop, FullError):
-            self._full = self._full or stop
-        elif stop is not None:
+        if stop is not None:
             await self._record(there)
             raise stop
         return there
@@ -318,23 +319,27 @@ class Finisher:
         self._open.pop(entry.seq, None)
         tell_failed(desk, entry, reason, one.attempts)
 
-    def _abandon(self) -> None:
+    def _abandon_all(self) -> None:
         """Tell that the files which are open will not be finished in this run."""
-        for one in self._open.values():
-            if isinstance(one.what, Adoptable):
-                continue  # nothing of it was begun
-            if isinstance(one.what.content, Part):
-                one.what.content.close()
-            job = one.entry.job
-            self._desk.sink(
-                DownloadCancelled(
-                    id=job.id,
-                    file_name=job.file_name,
-                    variant=one.entry.variant,
-                    bytes_done=one.what.bytes_stored,
-                )
+        for one in list(self._open.values()):
+            self._abandon(one)
+
+    def _abandon(self, one: Ready) -> None:
+        """Tell that a file will not be finished in this run."""
+        del self._open[one.entry.seq]
+        if isinstance(one.what, Adoptable):
+            return  # nothing of it was begun
+        if isinstance(one.what.content, Part):
+            one.what.content.close()
+        job = one.entry.job
+        self._desk.sink(
+            DownloadCancelled(
+                id=job.id,
+                file_name=job.file_name,
+                variant=one.entry.variant,
+                bytes_done=one.what.bytes_stored,
             )
-        self._open.clear()
+        )
 
 
 def tell_failed(desk: Desk, entry: Entry, reason: str, attempts: int) -> None:

@@ -61,7 +61,7 @@ class Mending:
         failure: ApiError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                serving = group.create_task(self.run.downloads.serve())
+                serving = group.create_task(self.run.downloads.serve_once())
                 try:
                     await self._reopen_all(self.run, set(rows))
                 except ApiError as error:

@@ -2,7 +2,9 @@
 
 The manifest is the queue. A feeder takes tickets in order, looks at the disk and hands
 files to a fixed number of workers; what they fetch goes to the finisher. One file's trouble
-ends in its outcome; only local storage's trouble, or being cancelled, ends the pipeline.
+ends in its outcome; only local storage's trouble, or being cancelled, ends the pipeline. Once
+there is no room for a file, no other one begins: those under way are let finish, and so are
+those that earlier runs began.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 from fetcher.core.account import Account, Class
 from fetcher.core.names import path_key
 from fetcher.core.plan import Action, Local, decide
+from fetcher.errors import FullError
 from fetcher.events import DownloadFiltered
 from fetcher.files.parts import part_key
 from fetcher.frozen import frozen
@@ -120,7 +123,9 @@ class Pipeline:
         self._busy = 0
         self._workers: list[asyncio.Task[None]] = []
         self._tasks: asyncio.Queue[Task | None] = asyncio.Queue(plant.workers)
-        self._finisher = Finisher(plant.desk)
+        self._finisher = Finisher(plant.desk, self._note_full)
+        self._full: FullError | None = None  # there was no room for some file
+        self._begun: set[str] = set()  # keys of what earlier runs began, and nobody has seen yet
 
     def wake(self) -> None:
         """Say that files may have got tickets."""
@@ -138,10 +143,11 @@ class Pipeline:
         return self._idle.is_set()
 
     async def serve(self) -> None:
-        """Run until closed and drained. Raises an ExceptionGroup of StorageError.
+        """Run until closed and drained. Raises an ExceptionGroup of StorageError, or FullError.
 
         When cancelled, transfers stop where they are; what was fetched whole is finished.
         """
+        self._begun = await run(self._plant.threads, self._plant.eye.parts.keys)
         finishing = asyncio.create_task(self._finisher.serve())
         try:
             async with asyncio.TaskGroup() as group:
@@ -156,6 +162,8 @@ class Pipeline:
                 watching.cancel()
         finally:
             await self._drain(finishing)
+        if self._full is not None:
+            raise self._full
 
     def _hire(self, group: asyncio.TaskGroup) -> None:
         self._workers.append(group.create_task(self._work()))
@@ -173,35 +181,45 @@ class Pipeline:
             await self._finisher.close()
         await finishing
 
+    def _note_full(self, error: FullError) -> None:
+        """Let no other file begin: there is no room for one."""
+        self._full = self._full or error
+        self._idle.clear()
+        self._more.set()
+
     # ---- feeding ----
 
     async def _feed(self) -> None:
         plant = self._plant
-        while True:
+        while self._full is None or self._begun:
             self._more.clear()
             closing = self._closing  # before the look: what was queued until then is seen
             batch = await plant.manifest.do(Store.take, self._cursor, _BATCH)
             if not batch:
                 self._note_idle()
-                if closing:
+                if closing or self._full is not None:
                     return
                 await self._more.wait()
                 continue
-            entries = [entry for _, entry in batch]
-            found = await self._claimed(
-                entries, await run(plant.threads, plant.eye.look_all, entries)
-            )
-            records = await self._records_of_originals(entries)
-            left_out: list[Entry] = []
-            for entry, local in zip(entries, found, strict=True):
-                plant.account.taken(entry, records.get(entry.job.id))
-                if self._is_wanted(entry, local):
-                    self._busy += 1
-                    await self._tasks.put(Task(entry, local))
-                else:
-                    left_out.append(entry)
-            await self._leave_out(left_out)
+            await self._hand_out([entry for _, entry in batch])
             self._cursor = batch[-1][0]
+
+    async def _hand_out(self, entries: list[Entry]) -> None:
+        """Look at the disk for these files, and give to the workers what is to be fetched."""
+        plant = self._plant
+        found = await self._claimed(entries, await run(plant.threads, plant.eye.look_all, entries))
+        records = await self._records_of_originals(entries)
+        left_out: list[Entry] = []
+        for entry, local in zip(entries, found, strict=True):
+            plant.account.taken(entry, records.get(entry.job.id))
+            if local.part_bytes:
+                self._begun.discard(part_key(entry.job.id, entry.variant))
+            if not self._is_wanted(entry, local):
+                left_out.append(entry)
+            elif self._may_begin(local):
+                self._busy += 1
+                await self._tasks.put(Task(entry, local))
+        await self._leave_out(left_out)
 
     async def _records_of_originals(self, entries: list[Entry]) -> dict[JobId, Known]:
         """Return what is known of the clean files of those jobs whose originals are among them."""
@@ -233,8 +251,12 @@ class Pipeline:
             return False
         return not self._plant.budget.is_spent or decide(local).action is Action.ADOPT
 
+    def _may_begin(self, local: Local) -> bool:
+        """Return whether there may be room for what is missing of the file."""
+        return self._full is None or decide(local).action is not Action.DOWNLOAD
+
     def _note_idle(self) -> None:
-        if not self._busy:
+        if not self._busy and self._full is None:
             self._idle.set()
 
     # ---- working ----
@@ -244,7 +266,10 @@ class Pipeline:
         while (task := await self._tasks.get()) is not None:
             await slots.enter()
             try:
-                await self._carry_out(task)
+                if self._may_begin(task.local):
+                    await self._carry_out(task)
+            except FullError as error:
+                self._note_full(error)
             finally:
                 slots.leave()
                 self._busy -= 1
