@@ -160,6 +160,33 @@ async def test_the_same_record_is_left_untouched(desk: Desk) -> None:
     assert desk.record.stat() == before
 
 
+async def test_an_older_record_is_replaced_where_the_api_has_new_fields(desk: Desk) -> None:
+    desk.sent[JOB.id] = encoded(record_of(JOB))
+    await desk.write()
+    desk.sent[JOB.id] = encoded(record_of(JOB) | {"language": "ar"})
+    await desk.write()
+    assert (desk.record.read_bytes(), desk.events) == (desk.sent[JOB.id], [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(json.dumps(record_of(JOB)).encode(), id="written otherwise"),
+        pytest.param(encoded(record_of(JOB) | {"note": "mine"}), id="a field of mine"),
+        pytest.param(encoded({"id": JOB.id}), id="an id alone"),
+        pytest.param(encoded({"id": JOB.id, "transcript": "mine"}), id="another thing"),
+    ],
+)
+async def test_a_file_about_the_job_that_is_no_record_is_left_alone(
+    desk: Desk, content: bytes
+) -> None:
+    desk.record.write_bytes(content)
+    desk.sent[JOB.id] = encoded(record_of(JOB) | {"status": "success", "language": "ar"})
+    await desk.write()
+    assert desk.record.read_bytes() == content
+    assert len(desk.warnings) == 1
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"notes of mine", b'{"id": "another job"}', b"[1]", b'{"id": ', b"[" * 100_000],

@@ -1,14 +1,14 @@
 """`--write-record`: the record of a job as JSON beside its file.
 
 Owns how it gets there: whole or not at all, never over anything but an older record of the
-same job. What stands in it is `records`'s. Trouble with it is a line in the log, never the job's.
+same job, which is told from other files by how it is written and by its fields. What stands in
+it is `records`'s. Trouble with it is a line in the log, never the job's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from fetcher.events import Notice
 from fetcher.files.parts import open_anew, part_key
 from fetcher.files.places import TakenError
 from fetcher.frozen import frozen
-from fetcher.runs.records import brought_up, encoded, record_of
+from fetcher.runs.records import brought_up, encoded, is_record, may_succeed, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -105,6 +105,8 @@ class Companions:
             if there == text.body or not text.is_sent:
                 fresh.unlink()
                 return
+            if not may_succeed(text.body, there):
+                raise
             folder_fd, _ = self._places.put(fresh, path, over_file=True)
         try:
             os.fsync(folder_fd)
@@ -122,10 +124,9 @@ class Companions:
             fd = os.open(self._places.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with open(fd, "rb") as file:  # noqa: PTH123 - takes the descriptor over
                 content = file.read(_LARGEST_BYTES)
-            said = json.loads(content)
+            return content if is_record(content, job.id) else None
         except (OSError, ValueError, RecursionError):
             return None
-        return content if isinstance(said, dict) and said.get("id") == job.id else None
 
 
 def _text(job: Job, sent: bytes | None) -> _Text:

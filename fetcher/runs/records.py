@@ -7,15 +7,12 @@ them pass through without being understood.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fetcher.configuration.values import show_time
 from fetcher.core.wire import elements
 from fetcher.errors import bare_url
-from fetcher.models import JobId, Status
-
-if TYPE_CHECKING:
-    from fetcher.models import Job
+from fetcher.models import Job, JobId, Status
 
 _LINKS = ("audio_url", "original_audio_url")
 
@@ -72,6 +69,27 @@ def record_of(job: Job) -> dict[str, Any]:
         "created_at": show_time(job.created_at) or None,
         "updated_at": show_time(job.updated_at) or None,
     }
+
+
+def is_record(text: bytes, job_id: JobId) -> bool:
+    """Return whether that is JSON of this very job, written exactly as it is here.
+
+    Raises ValueError, RecursionError for what is no JSON, or cannot be written.
+    """
+    record = json.loads(text)
+    return isinstance(record, dict) and record.get("id") == job_id and encoded(record) == text
+
+
+def may_succeed(fresh: bytes, older: bytes) -> bool:
+    """Return whether one record may take the place of another: by the fields of both.
+
+    Of those that a job has by name the older one lacks none that the fresh one has, and it has
+    no others that the fresh one lacks: somebody else's notes on a job would, and they would be
+    lost. Takes what `is_record` is true of.
+    """
+    has, had = set(json.loads(fresh)), set(json.loads(older))
+    names = set(record_of(Job(JobId(""), Status.PENDING)))
+    return has & names <= had <= has | names
 
 
 def encoded(record: dict[str, Any]) -> bytes:
