@@ -107,9 +107,11 @@ class Shelf:
 
     # ---- running -----------------------------------------------------------------------
 
-    def run(self, *argv: str, environ: Mapping[str, str] | None = None) -> int:
+    def run(
+        self, *argv: str, environ: Mapping[str, str] | None = None, out: StringIO | None = None
+    ) -> int:
         """Run a command on this destination; what it writes replaces what the last one wrote."""
-        self.out, self.err = StringIO(), StringIO()
+        self.out, self.err = out or StringIO(), StringIO()
         (self.dest.parent / "user").mkdir(exist_ok=True)
         env = Environment(self.out, self.err, {}, self.dest.parent, self.dest.parent / "user")
         return run([*argv, "-d", str(self.dest)], env._replace(environ=environ or {}))

@@ -131,6 +131,34 @@ def test_csv_never_makes_a_spreadsheet_calculate(shelf: Shelf, name: str) -> Non
     assert exported(shelf)[0]["file_name"] == name
 
 
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+_TABLES = {
+    "csv": ("export", "--format", "csv"),
+    "audiofolder": ("export", "--format", "audiofolder"),
+    "list": ("list", "--csv"),
+}
+
+
+@pytest.mark.parametrize("command", _TABLES.values(), ids=_TABLES)
+def test_csv_is_exact_for_programs_and_harmless_on_a_terminal(
+    shelf: Shelf, command: tuple[str, ...]
+) -> None:
+    evil = 'a\x1b[31m"red\u202e\x9b,\nb\tc.wav'
+    one = job(1, evil)
+    shelf.add(one)
+    shelf.complete(one, "a/a.wav")
+    told = []
+    for out in (StringIO(), Terminal()):
+        assert shelf.run(*command, out=out) == 0
+        (row,) = csv.DictReader(StringIO(out.getvalue(), newline=""))
+        told.append(row["name" if "audiofolder" in command else "file_name"])
+    assert told == [evil, 'a\ufffd[31m"red\ufffd, b c.wav']
+
+
 def test_output_is_utf_8_whatever_the_locale(shelf: Shelf) -> None:
     shelf.add(job(1, "مقابلة 🎙.wav"))
     environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": os.defpath}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from fetcher import exports
-from fetcher.commands.reading import opened, put, tell_notices
+from fetcher.commands.reading import opened, put, put_table, tell_notices
 from fetcher.configuration.sources import Source
 from fetcher.core.text import printable
 from fetcher.errors import StorageError, UsageError
@@ -40,6 +40,8 @@ def run(args: Namespace, env: Environment) -> int:
             env.stderr.write(f"wrote {count:,} recordings into {printable(str(to))}\n")
         elif form == "audiofolder":
             _write_audiofolder(reader, speech, found, to, env)
+        elif form == "csv":
+            put_table(exports.csv_lines(reader.entries()), env.stdout)
         else:
             put(_lines(form, reader, speech), env.stdout)
     return 0
@@ -73,8 +75,6 @@ def _lines(form: str, reader: Reader, speech: exports.Speech) -> Iterator[str]:
     match form:
         case "jsonl":
             return exports.json_lines(reader.entries())
-        case "csv":
-            return exports.csv_lines(reader.entries())
         case "nemo":
             return speech.nemo(exports.recordings(reader))
         case _:
@@ -120,7 +120,7 @@ def _write_audiofolder(
         exports.recordings(reader), prefix=prefix, with_originals=_has_originals(reader)
     )
     if to is None:
-        put(lines, env.stdout)
+        put_table(lines, env.stdout)
         return
     with _fresh_files(folder, ["metadata.csv"]) as files:
         files["metadata.csv"].writelines(lines)

@@ -10,7 +10,7 @@ from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING
 
 from fetcher import exports
-from fetcher.commands.reading import now, opened, put, tell_notices
+from fetcher.commands.reading import now, opened, put, put_table, tell_notices
 from fetcher.configuration.tables import Cell, Column, Screen, lines
 from fetcher.core.text import fit, printable
 from fetcher.errors import UsageError
@@ -68,7 +68,7 @@ def run(args: Namespace, env: Environment) -> int:
             return status
     with opened(found) as reader:
         if found.value("csv", bool):
-            put(exports.csv_lines(_entries(found, reader, selection)), env.stdout)
+            put_table(exports.csv_lines(_entries(found, reader, selection)), env.stdout)
         elif found.value("json_output", bool):
             put(_json_lines(_entries(found, reader, selection)), env.stdout)
         else:

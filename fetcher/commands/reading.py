@@ -46,6 +46,12 @@ def put(lines: Iterable[str], stream: TextIO) -> None:
     stream.writelines(lines)
 
 
+def put_table(lines: Iterable[str], stream: TextIO) -> None:
+    """Write CSV: exact for programs, and on a terminal as a person may see it."""
+    is_seen = stream.isatty()
+    put((printable(line.removesuffix("\n")) + "\n" if is_seen else line for line in lines), stream)
+
+
 def now() -> datetime:
     """Return the time of the wall clock, aware and UTC."""
     return datetime.now(UTC)
