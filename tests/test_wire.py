@@ -118,6 +118,8 @@ def test_what_is_no_page_is_refused_with_a_printable_reason(body: bytes) -> None
         ({**RECORD, "id": ""}, "id is ''"),
         ({**RECORD, "id": 7}, "id is a number"),
         ({**RECORD, "id": "a\nb"}, "id is 'a\\nb'"),
+        ({**RECORD, "id": "\ud800x"}, "id is '\\ud800x'"),
+        ({**RECORD, "id": "x\udfff"}, "id is 'x\\udfff'"),
         ({**RECORD, "id": "x" * 201}, f"id is '{'x' * 40}'"),
         ({**RECORD, "status": None}, "status is missing"),
         ({**RECORD, "status": True}, "status is true or false"),

@@ -289,8 +289,10 @@ def _read_one_by_one(found: list[Any], body: bytes) -> Page:
             page.invalid.append(InvalidRecord(reason, mark=_mark(element, alike)))
             continue
         raw = {name: _plain(element[name]) for name in _NAMES if name in element}
+        if raw.get("id") != element.get("id"):
+            raw["id"] = None  # without its surrogates it would be the id of other records as well
         record, wrong = _understand(raw)
-        problems = [f"{name} is {_short(raw.get(name))}" for name in wrong]
+        problems = [f"{name} is {_short(element.get(name))}" for name in wrong]
         if record is None:
             job_id = None if "id" in wrong else _text(raw.get("id"))
             name, mark = _text(raw.get("file_name")), _mark(element, alike)
