@@ -45,20 +45,6 @@ def test_an_illegible_page_like_the_first_does_not_hide_what_follows() -> None:
     assert len(seen) == 8
 
 
-def test_malformed_records_are_told_apart_although_they_lack_the_same() -> None:
-    keys = {item.key for item in complaints({"id": "a"}, {"id": "b"}, {"x": 1}, {"x": 2}, 1, 2)}
-    assert len(keys) == 6
-
-
-def test_equal_elements_of_one_page_are_counted_each() -> None:
-    assert len({item.key for item in complaints(None, None, {}, {})}) == 4
-
-
-def test_a_malformed_record_that_is_read_again_is_the_same() -> None:
-    first, again = complaints({"x": 1}, {"id": "a"}), complaints(5, {"id": "a"}, {"x": 1})
-    assert {item.key for item in first} <= {item.key for item in again}
-
-
 def test_a_record_without_status_is_reported_under_its_id() -> None:
     assert [item.id for item in complaints({"id": "a", "status": None})] == ["a"]
 

@@ -10,8 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,19 +37,18 @@ _STATUSES = {str(status): status for status in Status}
 class InvalidRecord:
     """A record that could not be understood, wholly or in part; `reason` names the fields.
 
-    `id` is None where the record had none that can be used. `mark` is what tells a record
-    that was left out from the others of its page; empty where its job is in the page.
+    `id` is None where the record had none that can be used. `mark` is what a record that was
+    left out has in common with its equals only, empty where its job is in the page; `index` is
+    its place in the page, and `behind` says the same from the readable record before it, where
+    there is one.
     """
 
     reason: str
     id: str | None = None
     file_name: str | None = None
     mark: str = ""
-
-    @property
-    def key(self) -> str:
-        """Return what is the same for the same complaint about the same record."""
-        return f"{self.id or self.mark}\0{self.reason}"
+    index: int = 0
+    behind: str = ""
 
 
 @frozen
@@ -59,13 +57,14 @@ class Page:
 
     `count` is the number of elements the server sent, malformed and repeated ones
     included: what the offset of the next page grows by. `body` is the page as it came, for
-    whoever needs more of a record than its job.
+    whoever needs more of a record than its job; `offset` is where it was asked for.
     """
 
     jobs: list[Job] = field(default_factory=list)
     invalid: list[InvalidRecord] = field(default_factory=list)
     count: int = 0
     body: bytes = field(default=b"", repr=False, compare=False)
+    offset: int = 0
 
 
 @dataclass(slots=True)
@@ -282,35 +281,41 @@ def _pruned(text: str) -> str:
 def _read_one_by_one(found: list[Any], body: bytes) -> Page:
     """Return the page of elements of which at least one is not as documented."""
     page = Page(count=len(found), body=body)
-    alike: Counter[str] = Counter()
-    for element in found:
-        if not isinstance(element, dict):
-            reason = f"a record is {_short(element)}"
-            page.invalid.append(InvalidRecord(reason, mark=_mark(element, alike)))
-            continue
-        raw = {name: _plain(element[name]) for name in _NAMES if name in element}
-        if raw.get("id") != element.get("id"):
-            raw["id"] = None  # without its surrogates it would be the id of other records as well
-        record, wrong = _understand(raw)
-        problems = [f"{name} is {_short(element.get(name))}" for name in wrong]
-        if record is None:
-            job_id = None if "id" in wrong else _text(raw.get("id"))
-            name, mark = _text(raw.get("file_name")), _mark(element, alike)
-            page.invalid.append(InvalidRecord("; ".join(problems), job_id, name, mark))
+    readable_at = -1
+    for index, element in enumerate(found):
+        bad = _read(page, element)
+        if bad is None:
+            readable_at = index
         else:
-            _add(page, record, problems)
+            since = index - readable_at
+            behind = f"{since} {page.jobs[-1].id}" if page.jobs else ""
+            page.invalid.append(replace(bad, mark=_mark(element), index=index, behind=behind))
     return page
 
 
-def _mark(element: object, alike: Counter[str]) -> str:
-    """Return what tells an element from the others of its page, equal ones by their number."""
+def _read(page: Page, element: object) -> InvalidRecord | None:
+    """Put the element's job into the page; return the report where it has none."""
+    if not isinstance(element, dict):
+        return InvalidRecord(f"a record is {_short(element)}")
+    raw = {name: _plain(element[name]) for name in _NAMES if name in element}
+    if raw.get("id") != element.get("id"):
+        raw["id"] = None  # without its surrogates it would be the id of other records as well
+    record, wrong = _understand(raw)
+    problems = [f"{name} is {_short(element.get(name))}" for name in wrong]
+    if record is None:
+        job_id = None if "id" in wrong else _text(raw.get("id"))
+        return InvalidRecord("; ".join(problems), job_id, _text(raw.get("file_name")))
+    _add(page, record, problems)
+    return None
+
+
+def _mark(element: object) -> str:
+    """Return what an element has in common with those that are equal to it."""
     try:
         text = json.dumps(element, sort_keys=True)
     except RecursionError:
         text = _short(element)
-    digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-    alike[digest] += 1
-    return f"{digest} {alike[digest]}"
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _text(value: object) -> str | None:

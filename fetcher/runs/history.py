@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fetcher.core.pages import tied
@@ -157,7 +158,7 @@ class History:
 
     async def _ask(self, request: Request, *, may_be_empty: bool) -> Page:
         self.requests += 1
-        page = await self._api.page(request.offset, request.limit)
+        page = replace(await self._api.page(request.offset, request.limit), offset=request.offset)
         self._widest = max(self._widest, min(page.count, self._page_size))
         self.spots.note(request.offset, page.jobs, page.count)
         if not page.count and not may_be_empty:

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from fetcher.core.complaints import Complaints
 from fetcher.core.extensions import FALLBACK_EXTENSION, extension_of_url
 from fetcher.core.names import path_key
 from fetcher.core.plan import TODO, Action, Decision, classify, decide, explain
@@ -56,17 +57,13 @@ class _Planner:
     eye: Eye
     rules: Rules
     told: list[Event] = field(default_factory=list)
-    reported: set[str] = field(default_factory=set)
+    complaints: Complaints = field(default_factory=Complaints)
     begun: int = 0
 
     def plan(self, page: Page) -> None:
         """Tell of what would be done with every record that is seen for the first time."""
-        for bad in page.invalid:
-            if bad.key not in self.reported:
-                self.reported.add(bad.key)
-                self.told.append(
-                    RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name)
-                )
+        for bad in self.complaints.news(page):
+            self.told.append(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
         clean = self._listed(distinct(page.jobs).values(), Variant.DENOISED)
         for entry in clean:
             self._decide(entry)
@@ -251,7 +248,7 @@ class Plan:
             pending=counts[Action.WAIT] + sum(counts[action] for action in _FETCHED),
             rejected=counts[Action.REJECT],
             filtered=counts[Action.FILTER],
-            invalid=len(self._planner.reported),
+            invalid=self._planner.complaints.count,
             seconds=round(time.monotonic() - self._began_s, 3),
             exit_code=exit_code or (1 if counts[Action.FAIL] else 0),
         )

@@ -54,6 +54,7 @@ class Poller:
     async def poll(self) -> int:
         """Look once; return how many jobs were new. Raises KeyRefusedError, ApiError."""
         run = self.run
+        run.complaints.begin()
         asked_before = run.history.requests
         seen: set[JobId] = set()
         new = await self._read_head(seen)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fetcher.core.account import Class, Rows
+from fetcher.core.complaints import Complaints
 from fetcher.events import (
     JobFailed,
     JobPending,
@@ -29,7 +30,7 @@ from fetcher.runs.records import sent_in
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fetcher.core.wire import InvalidRecord, Page
+    from fetcher.core.wire import Page
     from fetcher.manifest.listing import Absorbed, Listed
     from fetcher.runs.destination import Destination
     from fetcher.runs.downloads import Downloads, Ingredients
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 _OPEN = {"listing_open": "1"}  # jobs were recorded anew, and older ones may not be yet
 _IN_PART = "in part"  # the rules of a run that had to leave out some of what they let through
-_MOST_REPORTED = 10_000  # bad records that are told of in one run
 
 
 class Run:
@@ -60,12 +60,13 @@ class Run:
         self.rules = ingredients.rules
         self.run_base = ingredients.run_base
         self.began_s = time.monotonic()
-        self._reported: set[str] = set()
+        self.complaints = Complaints()
 
     async def absorb(self, page: Page, *, retry_base: int) -> Absorbed:
         """Record one page, count it, tell of it, and wake the downloads for what it queued."""
-        for bad in page.invalid:
-            self._report(bad)
+        for bad in self.complaints.news(page):
+            self.account.invalid += 1
+            self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
         records: Mapping[JobId, bytes] = {}
         if self.settings.write_record:
             records = await asyncio.to_thread(sent_in, page.body)
@@ -102,13 +103,6 @@ class Run:
             is_bare=self.downloads.began_bare,
         )
 
-    def _report(self, bad: InvalidRecord) -> None:
-        """Tell of a bad record once a run, however often it is listed."""
-        if bad.key not in self._reported and len(self._reported) < _MOST_REPORTED:
-            self._reported.add(bad.key)
-            self.account.invalid += 1
-            self.sink(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
-
     def _tell(self, one: Listed, *, first: bool) -> None:
         job = one.job
         if one.after is State.WAITING and (first or one.before is not State.WAITING):
@@ -125,6 +119,7 @@ class Run:
         """
         if asked_before is None:
             asked_before = self.history.requests
+        self.complaints.begin()
         retry_base = await self.manifest.do(Store.sync_tickets)
         may_be_empty = await self.manifest.do(Store.is_empty)
         await self.manifest.do(Store.put, _OPEN)
