@@ -443,7 +443,7 @@ async def test_a_second_process_is_turned_away_and_told_by_whom(
 
 
 async def test_a_killed_watch_never_blocks_the_next_one(sim: Simulator, tmp_path: Path) -> None:
-    sim.add_jobs(6, size_bytes=60_000, serving=SLOW)
+    sim.add_jobs(6, size_bytes=60_000, serving=Serving(rate_bytes_s=3_000))
     for _ in range(3):
         async with watcher(sim, tmp_path) as at:
             await at.until("download.started")
