@@ -207,7 +207,7 @@ def test_a_page_behind_a_gap_does_not_touch_until_the_walk_went_back() -> None:
 
 
 def test_a_page_of_one_record_touches_once_it_was_read_again() -> None:
-    assert touches(Server(ids(9)), 1)[:4] == [(0, True), (1, False), (0, False), (1, True)]
+    assert touches(Server(ids(9), cap=1), 1)[:4] == [(0, True), (1, False), (0, False), (1, True)]
 
 
 def test_a_page_right_behind_a_short_one_does_not_touch() -> None:
@@ -215,11 +215,8 @@ def test_a_page_right_behind_a_short_one_does_not_touch() -> None:
 
 
 def test_a_page_behind_one_in_which_nothing_could_be_read_does_not_touch() -> None:
-    assert touches(Server([*([None] * 10), *ids(30)]), 10)[:3] == [
-        (0, True),
-        (5, False),
-        (10, True),
-    ]
+    told = touches(Server([*([None] * 15), *ids(30)], cap=5), 5)
+    assert [touched for offset, touched in told if offset == 6] == [False]
 
 
 CHANGES = st.builds(
@@ -264,6 +261,12 @@ def test_whatever_stays_in_the_list_is_seen(
         ),
     ),
 )
+@example(
+    count=20,
+    page_size=10,
+    holes=set(),
+    inserts={2: [Change(0.0, insert=1)], 3: [Change(0.0, insert=10, blank=True)]},
+)
 def test_insertions_amid_malformed_elements_hide_nothing(
     count: int, page_size: int, holes: set[int], inserts: dict[int, list[Change]]
 ) -> None:
@@ -289,6 +292,17 @@ def test_a_deletion_that_an_insertion_makes_up_for_hides_nothing_between_pages_o
 ) -> None:
     script = {number: [Change(0.0, delete=1)], number + 1: [Change(0.0, insert=1)]}
     server = Server(ids(10), cap=cap, script=script)
+    assert server.walk(page_size) <= server.seen
+
+
+@pytest.mark.parametrize("number", range(2, 30))
+@pytest.mark.parametrize("deleted", [2, 4, 10])
+@pytest.mark.parametrize(("page_size", "cap"), [(2, None), (20, 2), (2, 7)])
+def test_deletions_behind_malformed_elements_hide_nothing_from_small_pages(
+    page_size: int, cap: int | None, deleted: int, number: int
+) -> None:
+    items = [*ids(12), *([None] * 3), *ids(20, "s")]
+    server = Server(items, cap=cap, script={number: [Change(0.0, delete=deleted)]})
     assert server.walk(page_size) <= server.seen
 
 
@@ -404,6 +418,98 @@ def test_records_of_one_time_in_a_steady_order_cost_little(
     assert server.walk(200) == sum(runs)
     assert len(server.asked) <= len(plain.asked) + 3
     assert max(limit for _, limit in server.asked) <= 2_000
+
+
+def test_a_page_that_begins_amid_records_of_one_time_does_not_touch() -> None:
+    walk = Walk(10)
+    walk.feed([JobId(one) for one in [*map(str, range(8)), "x1", "x2"]], 10, tied=2)
+    assert walk.next.offset == 5
+    # Four were deleted, and x3, of the time of x1 and x2, has come to stand in front of them.
+    walk.feed([JobId(one) for one in ["x1", "x2", *map(str, range(20, 28))]], 10, tied=1)
+    assert (walk.touched, walk.next.offset) == (False, 0)
+
+
+@dataclass
+class Churning:
+    """A list of records of few times, in a new order for every answer, some without an id.
+
+    Before an answer, one time in five, `deleted` records anywhere in the list are.
+    """
+
+    count: int
+    rng: Random
+    tied: int
+    blank: float
+    deleted: int
+    cap: int | None = None
+    asked: int = 0
+
+    def walk(self, page_size: int) -> tuple[set[int], set[int]]:
+        """Walk through the list; return what stayed in it and is readable, and what was seen."""
+        listed = self._made()
+        blank = {one for one in listed if self.rng.random() < self.blank}
+        walk, seen = Walk(page_size), set[int]()
+        while not walk.finished:
+            self.asked += 1
+            assert self.asked < 2000
+            listed = self._changed(listed)
+            most = min(walk.next.limit, self.cap or self.count)
+            page = list(listed)[walk.next.offset :][:most]
+            readable = [one for one in page if one not in blank]
+            seen.update(readable)
+            jobs = [Job(JobId(str(n)), Status.SUCCESS, created_at=listed[n]) for n in readable]
+            walk.feed([job.id for job in jobs], len(page), tied=tied(jobs))
+        return set(listed) - blank, seen
+
+    def _made(self) -> dict[int, datetime]:
+        at, listed = datetime(2025, 1, 1, tzinfo=UTC), dict[int, datetime]()
+        for number in range(self.count):
+            at -= timedelta(seconds=self.rng.randrange(self.tied) == 0)
+            listed[number] = at
+        return listed
+
+    def _changed(self, listed: dict[int, datetime]) -> dict[int, datetime]:
+        gone: set[int] = set()
+        if self.asked > 1 and self.rng.random() < 0.2:
+            gone.update(self.rng.sample(sorted(listed), min(self.deleted, len(listed))))
+        order = {one: (-at.timestamp(), self.rng.random()) for one, at in listed.items()}
+        return {
+            one: listed[one] for one in sorted(listed, key=order.__getitem__) if one not in gone
+        }
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 150),
+    page_size=st.integers(4, 50),
+    seed=st.integers(0, 10_000_000),
+    tied=st.sampled_from([1, 2, 3, 8]),
+    blank=st.sampled_from([0, 0, 0.02, 0.3, 0.7]),
+    deleted=st.sampled_from([0, 2, 4, 10]),
+)
+def test_restless_lists_with_malformed_elements_may_shrink_as_they_like(
+    count: int, page_size: int, seed: int, tied: int, blank: float, deleted: int
+) -> None:
+    server = Churning(count, Random(seed), tied, blank, deleted)
+    try:
+        stayed, seen = server.walk(page_size)
+    except ApiError:
+        assert deleted  # all of it was: told, and not taken for the truth
+    else:
+        assert stayed <= seen
+
+
+@pytest.mark.parametrize("blank", [0.3, 0.8])
+@pytest.mark.parametrize("cap", [None, 1, 2, 3, 7])
+@pytest.mark.parametrize("page_size", [1, 2, 3, 5, 20])
+def test_small_pages_with_malformed_elements_are_read_to_the_end(
+    page_size: int, cap: int | None, blank: float
+) -> None:
+    for seed in range(5):
+        server = Churning(100, Random(seed), 1, blank, 0, cap)
+        stayed, seen = server.walk(page_size)
+        assert stayed == seen
+        assert server.asked <= 400
 
 
 @pytest.mark.parametrize("count", [200, 300, 450, 5_000])

@@ -39,6 +39,10 @@ class Answer:
         """Return how many elements have no readable id."""
         return self.count - len(self.ids)
 
+    def up_to(self, end: int) -> Answer:
+        """Return it with what follows up to there, in which no id is readable."""
+        return Answer(self.offset, self.ids, end - self.offset, self.asked, self.tied)
+
 
 def tied(jobs: Sequence[Job]) -> int:
     """Return how many of the last jobs have the very same `created_at`; 0 where it has none."""
@@ -52,19 +56,31 @@ def tied(jobs: Sequence[Job]) -> int:
 
 
 class Recent:
-    """The ids of the last pages."""
+    """The ids of the last pages, and which of them stood at an edge, amid others of one time."""
 
     def __init__(self) -> None:
         self._pages: deque[frozenset[JobId]] = deque()
         self._count = 0
+        self._edge: frozenset[JobId] = frozenset()
 
     def __contains__(self, job_id: JobId) -> bool:
         return any(job_id in ids for ids in self._pages)
 
-    def add(self, ids: Sequence[JobId]) -> None:
-        """Remember a page; forget the oldest ones that are not needed."""
-        self._pages.append(frozenset(ids))
-        self._count += len(self._pages[-1])
+    def is_whole(self, job_id: JobId) -> bool:
+        """Return whether all records of this one's time came, as far as pages touched."""
+        return job_id in self and job_id not in self._edge
+
+    def add(self, page: Answer) -> None:
+        """Remember a page; forget the oldest ones that are not needed.
+
+        Others of the time with which it ends may follow. Those of an edge before, which came
+        again amid the page, are complete: it began in front of them.
+        """
+        ids = frozenset(page.ids)
+        last = frozenset(page.ids[len(page.ids) - page.tied :])
+        self._edge = last | (self._edge - ids)
+        self._pages.append(ids)
+        self._count += len(ids)
         while (
             len(self._pages) > _REMEMBERED_PAGES
             and self._count - len(self._pages[0]) >= _REMEMBERED_IDS

@@ -8,12 +8,14 @@ where they are only seen twice. Rules of the walk:
                                 first record must have been seen; if it was not, something
                                 was deleted: step back and read again until pages touch
     a page ends amid records    of one `created_at`, which a server may put in another order
-                                each time it is asked: share all of them, in a page that is
-                                large enough to hold the rest
+                                each time it is asked: share all of them and one more, in a
+                                page that is large enough to hold the rest; a page that begins
+                                with one of them does not touch, as others may be in front
     elements without an id      hide what a page begins with: share so many more of them
-    nothing can be shared       (pages of one record, or hardly an id in them) look once
-                                more at the page before, and then at this one: have they
-                                moved?
+    nothing can be shared       (pages of one record, or hardly an id in them) read from the
+                                last readable page on, as much as the server gives; is it not
+                                enough, look once more at this page: have they moved?
+    a page shows no id at all   go on: the next one that does must touch the last one that did
     a page is shorter than asked,  the end, or a server that caps pages: ask right behind it
     or reaches no further
     that is something new       a cap: what came so far is the server's page size
@@ -34,6 +36,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from fetcher.core import overlap
 from fetcher.core.pages import Answer, Recent
 from fetcher.errors import ApiError
 from fetcher.frozen import frozen
@@ -43,9 +46,8 @@ if TYPE_CHECKING:
 
     from fetcher.models import JobId
 
-_OVERLAP = 5  # records that two pages share: so many deletions between two requests are free
-_MOST_TIED = 1_000  # records of one time that are read in one page: some megabytes of JSON
 _MOST_GAPS = 40  # in a row: a list that changes faster than it can be read
+_MOST_STRICT_GAPS = 5  # in a row; then a page touches even if it begins amid records of one time
 _MOST_RECHECKS = 100  # ends that were none after all
 _FAR = 1_000_000  # records behind the last one that was seen
 _ONE_PAGE = (
@@ -86,10 +88,13 @@ class Walk:
         self._mode = _Mode.PAGE
         self._offset = 0
         self._asked = page_size  # how many records the next request is for
-        self._gives_more = True  # than a page, where it is asked for more
+        self._most = 2 * overlap.MOST_TIED  # that it gives, where it is asked for more
+        self._is_strict = False  # a page must begin in front of all of the last page's last time
         self._first = self._last = self._held = Answer(0, (), 0)
+        self._span = self._last  # from the last readable page on, to the end of the last one
         self._recent = Recent()
         self._was_empty = False  # the answer from beyond
+        self._looked_at = 0  # where it ended
         self._reads_offset = False  # the server is known to
         self._gaps = 0
         self._rechecks = 0
@@ -149,7 +154,7 @@ class Walk:
             self._go(_Mode.PROBE, max(page.end, self._last.end) + _FAR)
         elif not page.count and page.offset >= self._reach:
             self._feed_beyond(page)
-        elif self._mode is _Mode.BACK and self._all_seen(page) and self._ends_there(page):
+        elif self._mode is _Mode.BACK and self._is_known(page) and self._ends_there(page):
             self.finished = True  # it shrinks faster than its end could be looked at again
         elif self._touches(page):
             self._accept(page)
@@ -158,16 +163,19 @@ class Walk:
 
     def _feed_apart(self, page: Answer) -> None:
         """Take a page that does not begin with what was seen: a gap, or it cannot show it."""
-        overlap = self._last.end - page.offset
-        if not page.count or self._mode is _Mode.BACK or overlap > self._last.blank:
+        shared = self._last.end - page.offset
+        wide = overlap.wide(self._last)
+        if not page.count or self._mode is _Mode.BACK or shared > self._last.blank:
             self._step_back(page)
-        elif self._wide() > overlap:
-            self._go(_Mode.WIDER, self._last.end - self._wide())
-        elif self._last.ids:
+        elif self._last.ids and wide > shared:
+            self._is_strict = wide >= overlap.run(self._last)
+            self._go(_Mode.WIDER, self._last.end - wide, self._asked)
+        elif page.ids:
             self._held = page
-            self._go(_Mode.LINK, self._last.offset)
+            self._is_strict = any(map(self._recent.is_whole, self._span.ids[:1]))
+            self._go(_Mode.LINK, self._span.offset, self._more(2 * self._span.count))
         else:
-            self._accept(page)  # nothing was readable there
+            self._accept(page)  # it shows nothing; the next one that does must be linked
             self._touched = False
 
     def _feed_start(self, page: Answer) -> None:
@@ -180,10 +188,19 @@ class Walk:
             self.finished = True  # its caller knows whether that can be
 
     def _feed_link(self, again: Answer) -> None:
-        """Take the last page again: unless it moved toward the start, the held one may follow."""
-        is_newer = self._touches(again) and again.ids[0] not in self._last.ids
-        if is_newer or self._last.ids[0] in again.ids:
-            self._go(_Mode.AGAIN, self._held.offset)
+        """Take the last page again, larger if that can be had: then it reaches the next one.
+
+        Else, unless it moved toward the start, the held one may follow.
+        """
+        is_start = not again.offset
+        is_news = again.end > self._last.end or not all(map(self._seen, again.ids))
+        if is_news and (is_start or self._touches(again)):
+            self._accept(again)
+            return
+        self._most = min(self._most, max(self._limit, again.count))
+        is_newer = self._touches(again) and again.ids[0] not in self._span.ids
+        if is_start or is_newer or self._span.ids[0] in again.ids:
+            self._go(_Mode.AGAIN, self._held.offset, self._held.asked)
         else:
             self._step_back(again)
 
@@ -197,22 +214,26 @@ class Walk:
     def _feed_beyond(self, page: Answer) -> None:
         were_moved = page.end > self._farthest and self._all_seen(page)  # by new ones
         if page.count and not were_moved:
-            self._full = min(self._full, self._last.count)
+            self._learn_cap()
             self._go_on()
         else:
             self._was_empty = not page.count
-            self._go(_Mode.RECHECK, page.end - self._shared_at_end)
+            share = self._shared_at_end
+            self._is_strict = share.is_whole
+            self._looked_at = page.end
+            self._go(_Mode.RECHECK, max(0, page.end - share.records), share.asked)
 
     def _feed_recheck(self, page: Answer) -> None:
-        is_illegible = not page.ids and self._shared_at_end <= self._last.blank
-        is_known = self._all_seen(page) or is_illegible
-        is_as_before = self._was_empty and page.count == self._shared_at_end
+        is_illegible = not page.ids and self._shared_at_end.records <= self._last.blank
+        is_known = self._is_known(page) or is_illegible
+        is_as_before = self._was_empty and page.end == self._looked_at
         if is_known and (is_as_before or self._ends_there(page)):
             self.finished = True
             return
         self._rechecks += 1
-        if not self._was_empty and not self._all_seen(page):
-            self._full = min(self._full, self._last.count)
+        is_stuck = self._rechecks > _MOST_STRICT_GAPS
+        if not self._was_empty and (is_stuck or not self._all_seen(page)):
+            self._learn_cap()
         if self._rechecks > _MOST_RECHECKS:
             raise ApiError("The history has no end: it changes whenever that is looked at")
         self._mode = _Mode.BACK
@@ -238,15 +259,18 @@ class Walk:
 
     def _accept(self, page: Answer) -> None:
         """Go on behind a page that nothing can have slipped in front of."""
-        if page.asked > self._limit >= page.count:
-            self._gives_more = False
+        if page.asked > self._limit == page.count:
+            self._most = self._limit
         self._touched = True
-        went_back = self._mode is _Mode.BACK
+        went_back = self._mode is _Mode.BACK or (
+            self._mode is _Mode.LINK and page.end <= self._reach
+        )
         is_further = went_back or page.end > self._reach
-        if not went_back:
+        if not went_back and page.ids:
             self._gaps = 0
-        self._recent.add(page.ids)
+        self._recent.add(page)
         self._last = page
+        self._span = self._span.up_to(page.end) if page.offset and not page.ids else page
         self._reach = page.end if is_further else self._reach
         self._farthest = max(self._farthest, self._reach)
         if page.count < self._full or not is_further:
@@ -256,17 +280,17 @@ class Walk:
 
     def _go_on(self, *, after_gap: bool = False) -> None:
         """Ask for the next page, after a gap with an overlap that bridges the like of it."""
-        half = self._last.count // 2
-        overlap = half if after_gap else min(_OVERLAP, half)
-        asked = self._limit
-        if self._last.tied > 1:
-            run = self._last.tied + self._last.blank + 1  # and the record in front of them
-            gives_more = self._gives_more and self._full == self._limit
-            if run <= min(half, self._limit // 2):
-                overlap = max(overlap, run)
-            elif gives_more and run <= _MOST_TIED:
-                overlap, asked = min(run, self._last.count), max(asked, 2 * run)
-        self._go(_Mode.PAGE, self._last.end - overlap, asked)
+        share = overlap.following(
+            self._last, self._limit, most=self._most_given, after_gap=after_gap
+        )
+        self._is_strict = share.is_whole
+        self._go(_Mode.PAGE, self._last.end - share.records, share.asked)
+
+    def _learn_cap(self) -> None:
+        """Take note that there was more behind the last page, however much was asked for."""
+        self._full = min(self._full, self._last.count)
+        if self._last.asked > self._limit:
+            self._most = min(self._most, max(self._limit, self._last.count))
 
     def _step_back(self, page: Answer) -> None:
         """Read the last page again, then go back in steps that double, to the start if need be.
@@ -281,7 +305,8 @@ class Walk:
             self._gaps += 1
         if self._gaps > _MOST_GAPS:
             raise ApiError("The history contradicts itself from one page to the next")
-        self._go(_Mode.BACK, max(0, self._last.end - step))
+        asked = self._more(min(self._last.asked, self._last.count))
+        self._go(_Mode.BACK, max(0, self._last.end - step), asked)
 
     def _go(self, mode: _Mode, offset: int, asked: int | None = None) -> None:
         self._mode = mode
@@ -291,21 +316,32 @@ class Walk:
     # ---- what is known ----
 
     def _touches(self, page: Answer) -> bool:
-        """Return whether the page begins with what was seen."""
-        return bool(page.ids) and self._seen(page.ids[0])
+        """Return whether the page begins with what was seen, and nothing can be in front."""
+        if not page.ids or not self._seen(page.ids[0]):
+            return False
+        is_strict = self._is_strict and self._gaps < _MOST_STRICT_GAPS
+        return not is_strict or self._recent.is_whole(page.ids[0])
 
     def _all_seen(self, page: Answer) -> bool:
         return bool(page.ids) and all(map(self._seen, page.ids))
 
-    def _wide(self) -> int:
-        """Return an overlap that shares readable records, but no more than half of the page."""
-        half = (self._last.count + 1) // 2
-        return min(_OVERLAP + self._last.blank, half, self._last.count - 1)
+    def _is_known(self, page: Answer) -> bool:
+        """Return whether the page holds nothing new, and nothing can be in front of it."""
+        return all(map(self._seen, page.ids)) and (not page.offset or self._touches(page))
 
     @property
-    def _shared_at_end(self) -> int:
+    def _most_given(self) -> int:
+        return self._most if self._full == self._limit else self._limit
+
+    def _more(self, records: int) -> int:
+        """Return what to ask for where so many are wanted: a page's worth, or more."""
+        return max(self._limit, min(records, self._most_given))
+
+    @property
+    def _shared_at_end(self) -> overlap.Share:
         """Return how many of the last records are read again to see that nothing moved."""
-        return max(1, self._wide())
+        most = max(self._full, self._most_given if self._last.count > self._limit else 0)
+        return overlap.at_end(self._last, self._span, self._limit, most)
 
     def _ends_there(self, page: Answer) -> bool:
         """Return whether the page is shorter than what this server gives where there is more."""
