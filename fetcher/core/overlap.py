@@ -46,7 +46,7 @@ def following(last: Answer, limit: int, *, most: int, after_gap: bool) -> Share:
     half = last.count // 2
     shared = half if after_gap else min(OVERLAP, half)
     asked = max(limit, 2 * shared)
-    is_large = most > limit and (last.tied > 1 or last.count > limit)
+    is_large = most > limit and (last.tied + last.blank > 1 or last.count > limit)
     if run(last) <= min(half, limit // 2):
         shared = max(shared, run(last))
     elif is_large and run(last) <= min(MOST_TIED, most - (limit + 1) // 2):
