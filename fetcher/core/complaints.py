@@ -1,10 +1,10 @@
 """Which malformed records are news, while pages share records and passes repeat them. Pure.
 
-A record with an id is told of once. Of others, equal ones are told apart by their places: behind
-which readable record of its page one stands, and where none stands before it, where in the
-list. They are told of as often as one pass has shown them: a later pass shows the same ones,
-though others may stand beside them by then. That is exact as long as the list rests; where it
-changes under a pass, among records of which none can be read, a few may count twice or not.
+A record with an id is told of once. Of others, equal ones are told apart by their places: where
+in the list, and behind which readable record of its page, where one stands before it. They are
+told of as often as one pass has shown them: a later pass shows the same ones, though others may
+stand beside them by then. That is exact as long as the list rests; where it changes under a
+pass, a few may count twice or not.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class Complaints:
 
     def _is_elsewhere(self, bad: InvalidRecord, offset: int) -> bool:
         """Return whether this pass has not shown what stands at that place."""
+        is_further = offset + bad.index >= self._reached
         if not bad.behind:
-            return offset + bad.index >= self._reached
+            return is_further
         place = f"{bad.mark} {bad.behind}"
         is_new = place not in self._places
         self._places.add(place)
-        return is_new
+        return is_new and is_further
