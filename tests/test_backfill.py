@@ -33,7 +33,7 @@ from support import (
 )
 
 from fetcher.engine import Fetcher
-from fetcher.errors import LockedError, StorageError
+from fetcher.errors import LockedError, StorageError, UsageError
 from fetcher.events import (
     DownloadAdopted,
     DownloadCompleted,
@@ -792,6 +792,24 @@ async def plan(sim: Simulator, dest: Path, **options: Any) -> Ran:
         events.append
     )
     return Ran(events, final)
+
+
+async def test_a_manifest_elsewhere_is_of_one_destination_wherever_that_is_moved(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """Else all that the first one holds would count as being in the second."""
+    sim.add_jobs(3)
+    first, second, moved = (tmp_path / name for name in ("first", "second", "moved"))
+    state = tmp_path / "state"
+    await run(sim.api_url, first, state_dir=state)
+    with pytest.raises(UsageError, match="first"):
+        await run(sim.api_url, second, state_dir=state)
+    with pytest.raises(UsageError, match="first"):
+        await plan(sim, second, state_dir=state)
+    assert files(second) == {}
+    first.rename(moved)
+    again = await run(sim.api_url, moved, state_dir=state)
+    assert (again.exit_code, again.final.already) == (0, 3)
 
 
 async def test_a_dry_run_writes_nothing_where_nothing_is(tmp_path: Path, sim: Simulator) -> None:

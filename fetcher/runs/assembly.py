@@ -103,6 +103,7 @@ async def opened(
         await _hold(stack, destination, command, wait_s=settings.wait_lock, is_stopped=is_stopped)
         manifest = await stack.enter_async_context(Manifest(destination.manifest))
         api = await stack.enter_async_context(api_of(settings))
+        await _keep_to(destination, manifest)
         await _keep_up_with(settings, manifest)
         ingredients = Ingredients(
             settings=settings,
@@ -140,6 +141,15 @@ async def _hold(
             await asyncio.sleep(_LOCK_STEP_S)
         else:
             return
+
+
+async def _keep_to(destination: Destination, manifest: Manifest) -> None:
+    """Let a manifest that lies elsewhere be of this destination only. Raises UsageError."""
+    if destination.is_apart:
+        before = await manifest.do(Store.get, "dest")
+        await asyncio.to_thread(destination.refuse_manifest_of, before)
+        if before != str(destination.root):
+            await manifest.do(Store.put, {"dest": str(destination.root)})
 
 
 async def _keep_up_with(settings: Settings, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from fetcher.errors import StorageError
+from fetcher.errors import StorageError, UsageError
 from fetcher.files.locks import held
 from fetcher.frozen import frozen
 from fetcher.manifest import schema
@@ -63,6 +63,25 @@ class Destination:
         self._refuse_link()
         for folder in (self.root, self.own_state, self.state, self.parts):
             _check(folder)
+
+    @property
+    def is_apart(self) -> bool:
+        """Return whether the manifest is not in DIR, and so does not move with it."""
+        return self.state.resolve() != self.own_state.resolve()
+
+    def refuse_manifest_of(self, other: str | None) -> None:
+        """Raise UsageError where the manifest is that of another folder, which is still there.
+
+        Whatever that one holds would count as being here. One that is gone was moved.
+        """
+        if other is None or not self.is_apart:
+            return
+        with contextlib.suppress(OSError):
+            if not os.path.samefile(other, self.root):  # noqa: PTH121 - raises where one is gone
+                raise UsageError(
+                    f"The manifest in {self.state} is that of {other}, whose files would count "
+                    f"as being in {self.root}: give each destination a --state-dir of its own."
+                )
 
     def _refuse_link(self) -> None:
         """Raise StorageError where one of fetcher's own folders in DIR is a symbolic link.

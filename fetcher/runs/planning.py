@@ -264,6 +264,7 @@ async def planning(settings: Settings, sink: Sink) -> AsyncIterator[Plan]:
     destination = destination_of(settings)
     await asyncio.to_thread(destination.check)
     with Reader(destination.manifest) as reader, Draft() as draft:
+        destination.refuse_manifest_of(reader.get("dest"))
         async with api_of(settings) as api:
             planner = _Planner(settings, reader, draft, eye_of(settings), rules_of(settings))
             yield Plan(destination, history_of(settings, api, sink), planner, sink)
