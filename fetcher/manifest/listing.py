@@ -83,11 +83,11 @@ class Intake:
             stays_out = self.is_spent and self.is_bare
         return State.FILTERED if stays_out else state
 
-    def wants_ticket(self, known: Known | None, state: State, *, is_changed: bool) -> bool:
-        """Return whether the file joins the queue (again) of this run."""
+    def wants_ticket(self, known: Known, state: State, *, is_changed: bool) -> bool:
+        """Return whether a known file joins the queue (again) of this run."""
         if state not in TODO:
             return False
-        if known is None or known.state not in TODO or known.ticket <= self.run_base:
+        if known.state not in TODO or known.ticket <= self.run_base:
             return True
         may_retry = is_changed or known.ticket <= self.retry_base
         return known.state is State.FAILED and may_retry
@@ -146,23 +146,17 @@ class PageChanges:
         ]
 
     def _write(self, job: Job, known: Known | None, state: State, variant: Variant) -> int:
-        if known is not None and state in TODO and job.status is not Status.SUCCESS:
+        if known is None:
+            return self._insert(job, state, variant)
+        if state in TODO and job.status is not Status.SUCCESS:
             return known.seq  # an event stream knows more than this listing: keep its link
-        ticket = known.ticket if known else 0
-        is_changed = known is not None and (
-            known.status != job.status or known.updated_us != to_us(job.updated_at)
-        )
+        ticket = known.ticket
+        is_changed = known.status != job.status or known.updated_us != to_us(job.updated_at)
         queued = self.intake.wants_ticket(known, state, is_changed=is_changed)
         if queued and state is State.FAILED:
             state = State.QUEUED  # while it is under way nobody may queue it as failed once more
         if queued:
-            self.last_ticket += 1
-            self.queued += 1
-            ticket = self.last_ticket
-        if known is None:
-            self.last_seq += 1
-            self.inserts.append((*job_values(job), str(variant), str(state), ticket, self.last_seq))
-            return self.last_seq
+            ticket = self._ticket()
         if known.state is State.COMPLETE:
             if job.updated_at is not None and known.updated_us != to_us(job.updated_at):
                 self.newer.append((known, job.updated_at))
@@ -170,6 +164,17 @@ class PageChanges:
         if queued or is_changed or known.state is not state:
             self.updates.append((*job_values(job), str(state), ticket, known.seq))
         return known.seq
+
+    def _insert(self, job: Job, state: State, variant: Variant) -> int:
+        ticket = self._ticket() if state in TODO else 0
+        self.last_seq += 1
+        self.inserts.append((*job_values(job), str(variant), str(state), ticket, self.last_seq))
+        return self.last_seq
+
+    def _ticket(self) -> int:
+        self.last_ticket += 1
+        self.queued += 1
+        return self.last_ticket
 
 
 def wants_original(job: Job, clean: State) -> bool:
