@@ -96,6 +96,28 @@ def test_of_files_that_do_not_fit_together_any_more_one_may_go_on(
     space.wrote("a", 1, 399_999)
 
 
+@pytest.mark.parametrize(
+    ("free_mib", "may_go_on"),
+    [(19.0, True), (18.5, True), (17.0, True), (16.9, True), (10.1, True), (9.9, False)],
+    ids=["all there", "not noted", "a piece each not noted", "taken", "beside a piece", "not so"],
+)
+def test_where_others_took_what_was_promised_the_next_pieces_of_all_must_fit(
+    free_mib: float, may_go_on: bool, tmp_path: Path, disk: list[int]
+) -> None:
+    """Else several files, each of which would fit alone, fill the disk together."""
+    mib = 1 << 20
+    disk[0] = 20 * mib
+    space = Space(tmp_path, 0)
+    space.promise("a", 10 * mib)
+    space.promise("b", 10 * mib)
+    disk[0] = int(free_mib * mib)
+    if may_go_on:
+        space.wrote("a", mib, 9 * mib)
+        return
+    with pytest.raises(FullError):
+        space.wrote("a", mib, 9 * mib)
+
+
 def test_a_promise_shrinks_with_what_was_written(tmp_path: Path, disk: list[int]) -> None:
     space = Space(tmp_path, 0)
     for left in range(DISK_BYTES, -1, -100_000):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY_BYTES = 16 << 20
 _LOOK_EVERY_S = 0.25
 _AMPLE_BYTES = 256 << 20  # with less room than that, every write is followed by a look
+_PIECE_BYTES = 1 << 20  # what a file under way writes at most before it looks again
 
 
 def free_bytes(folder: Path) -> int:
@@ -58,7 +59,8 @@ class Space:
         What was promised was there: whether others have taken it meanwhile is looked at a few
         times a second, or every 16 MiB, and always where room is scarce. Raises FullError once
         what is left does not fit any more, were it alone: one of those under way comes to its
-        end, rather than none.
+        end, rather than none. Where somebody else has taken what was promised, it has to fit
+        beside what the others may write before they look.
         """
         with self._lock:
             self._promised[holder] = bytes_left
@@ -66,7 +68,11 @@ class Space:
             is_overdue = self._clock() - self._looked_at_s >= _LOOK_EVERY_S
             is_scarce = self._room_seen_bytes < _AMPLE_BYTES
             if is_overdue or is_scarce or self._unseen_bytes >= _LOOK_EVERY_BYTES:
+                pieces = sum(min(one, _PIECE_BYTES) for one in self._promised.values())
                 self._require(bytes_left)
+                # What is written and not noted yet makes the room look smaller, by a piece each.
+                if self._room_seen_bytes < -pieces:
+                    self._require(bytes_left + pieces - min(bytes_left, _PIECE_BYTES))
 
     def release(self, holder: object) -> None:
         """Give back whatever was set aside for `holder`."""
