@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import os
 import select
 import sys
@@ -189,6 +190,7 @@ def _dispatch(args: argparse.Namespace, env: Environment) -> int:
     command = COMMANDS.get(args.command)
     if command is None or not command.is_run or args.version or args.help:
         signals.release()
+        gc.enable()  # a run does that once it has imported what it needs
     if args.version:
         env.stdout.write(f"fetcher {__version__}\n")
         return EXIT_DONE
