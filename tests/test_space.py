@@ -166,3 +166,18 @@ def test_where_room_is_scarce_every_write_is_followed_by_a_look(
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Space(tmp_path / "gone", 0).check()
+
+
+def test_what_found_no_room_on_one_thread_goes_on_on_none(tmp_path: Path, disk: list[int]) -> None:
+    space = Space(tmp_path, 0)
+    for holder in ("a", "b"):
+        space.promise(holder, 400_000)
+    disk[0] = 100_000
+    with pytest.raises(FullError):
+        space.wrote("a", 0, 400_000)
+    with pytest.raises(FullError):
+        space.go_on("a")
+    space.go_on("b")
+    disk[0] = DISK_BYTES
+    space.promise("a", 400_000)
+    space.go_on("a")

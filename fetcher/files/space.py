@@ -38,6 +38,7 @@ class Space:
         self._clock = clock
         self._lock = threading.Lock()
         self._promised: dict[object, int] = {}
+        self._refused: dict[object, FullError] = {}
         self._unseen_bytes = 0  # written since the last look at the disk
         self._looked_at_s = clock()
         self._room_seen_bytes = 0
@@ -49,9 +50,16 @@ class Space:
         set aside for it then, so the others do not suffer from that.
         """
         with self._lock:
+            self._refused.pop(holder, None)
             self._promised.pop(holder, None)
             self._require(bytes_left + sum(self._promised.values()))
             self._promised[holder] = bytes_left
+
+    def go_on(self, holder: object) -> None:
+        """Raise the FullError that `holder` has met: it may be writing from several threads."""
+        refusal = self._refused.get(holder)
+        if refusal is not None:
+            raise refusal
 
     def wrote(self, holder: object, count_bytes: int, bytes_left: int) -> None:
         """Note that of its promise `holder` has written so much, and what is left of it.
@@ -68,15 +76,24 @@ class Space:
             is_overdue = self._clock() - self._looked_at_s >= _LOOK_EVERY_S
             is_scarce = self._room_seen_bytes < _AMPLE_BYTES
             if is_overdue or is_scarce or self._unseen_bytes >= _LOOK_EVERY_BYTES:
-                pieces = sum(min(one, _PIECE_BYTES) for one in self._promised.values())
-                self._require(bytes_left)
-                # What is written and not noted yet makes the room look smaller, by a piece each.
-                if self._room_seen_bytes < -pieces:
-                    self._require(bytes_left + pieces - min(bytes_left, _PIECE_BYTES))
+                try:
+                    self._look_again(bytes_left)
+                except FullError as error:
+                    self._refused[holder] = error
+                    raise
+
+    def _look_again(self, bytes_left: int) -> None:
+        """Raise FullError where what is left of a promise does not fit any more."""
+        pieces = sum(min(one, _PIECE_BYTES) for one in self._promised.values())
+        self._require(bytes_left)
+        # What is written and not noted yet makes the room look smaller, by a piece each.
+        if self._room_seen_bytes < -pieces:
+            self._require(bytes_left + pieces - min(bytes_left, _PIECE_BYTES))
 
     def release(self, holder: object) -> None:
         """Give back whatever was set aside for `holder`."""
         with self._lock:
+            self._refused.pop(holder, None)
             self._promised.pop(holder, None)
 
     def check(self, more_bytes: int = 0) -> None:
