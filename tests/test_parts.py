@@ -122,6 +122,28 @@ def test_a_part_goes_on_where_it_ended(parts: Parts) -> None:
     assert recovered(parts) == len(BODY)
 
 
+def test_a_claim_is_what_the_journal_says(parts: Parts) -> None:
+    leave(parts, *thousand(4))
+    said = Partial(4000, len(BODY), VERSION.validator)
+    assert parts.claim(KEY, 4000) == said
+    parts.path(KEY).write_bytes(bytes(4000))  # nothing of it is right
+    assert parts.claim(KEY, 4000) == said
+
+
+def test_nothing_is_claimed_of_what_is_too_much_too_little_or_in_pieces(parts: Parts) -> None:
+    assert parts.claim(KEY, 1 << 30) is None
+    leave(parts, *thousand(4))
+    assert parts.claim(KEY, 3999) is None
+    parts.begin_stretch(KEY, 6000, VERSION).append(BODY[6000:7000])
+    assert parts.claim(KEY, 1 << 30) is None
+    parts.forget_stretch(KEY, 6000)
+    assert parts.claim(KEY, 1 << 30) is not None
+    parts.path(KEY).write_bytes(BODY[:3999])
+    assert parts.claim(KEY, 1 << 30) is None
+    journal(parts).write_bytes(b"rubbish")
+    assert parts.claim(KEY, 1 << 30) is None
+
+
 def test_the_version_survives(parts: Parts) -> None:
     leave(parts, BODY)
     part = parts.recover(KEY)

@@ -48,6 +48,7 @@ _SAFE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
 _DATA = ".part"
 _JOURNAL = ".journal"
 _STRETCH_MARK = "@"  # in no key of a file
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # a journal, or its data
 
 
 def part_key(job_id: JobId, variant: Variant) -> str:
@@ -248,6 +249,12 @@ def _sync_and_close(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
+def _read(journal: Path) -> tuple[Version, Iterator[Checkpoint]]:
+    """Return what a journal says; raises one of `_UNREADABLE`."""
+    lines = journal.read_bytes().split(b"\n")
+    return parse_header(lines[0]), checkpoints(lines[1:])
+
+
 class Parts:
     """The folder of unfinished files."""
 
@@ -300,6 +307,22 @@ class Parts:
             part.cut_off()
         return part
 
+    def claim(self, key: str, most_bytes: int) -> Partial | None:
+        """Return what the journal of an unfinished file says of it, nothing of that proven.
+
+        None where it says nothing, there are stretches, or more than `most_bytes` on disk.
+        """
+        where = self._where(key)
+        try:
+            size = os.lstat(where.data).st_size
+            if size > most_bytes or any(self._stretch_journals(key)):
+                return None
+            version, noted = _read(where.journal)
+        except _UNREADABLE:
+            return None
+        length = max((length for length, _ in noted), default=0)
+        return Partial(length, version.bytes_total, version.validator) if length <= size else None
+
     def begin_stretch(self, key: str, start: int, version: Version) -> Part:
         """Return the empty part of the file's bytes from `start` on.
 
@@ -334,14 +357,13 @@ class Parts:
 
     def _recovered(self, where: Where, detour: Detour) -> Part | None:
         try:
-            lines = where.journal.read_bytes().split(b"\n")
-            version = parse_header(lines[0])
+            version, noted = _read(where.journal)
             data = where.data.open("rb")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except _UNREADABLE:
             return None
         need = [one.algorithm for one in version.digests]
         with data, explained(where.data):
-            proven = prove(data, where.start, checkpoints(lines[1:]), need)
+            proven = prove(data, where.start, noted, need)
         return None if proven is None else Part(where, version, proven, detour)
 
     def forget_stretch(self, key: str, start: int) -> None:

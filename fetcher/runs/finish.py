@@ -30,7 +30,7 @@ from fetcher.manifest.files import Stored
 from fetcher.manifest.store import Store
 from fetcher.runs.look import TAKEN, Adoptable, was_ours
 from fetcher.threads import run
-from fetcher.transfers.transfer import Fetched
+from fetcher.transfers.outcomes import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -25,7 +25,8 @@ from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
 from fetcher.runs.finish import Finisher, Ready, tell_failed
 from fetcher.threads import run
-from fetcher.transfers.transfer import Fetched, GivenUp, LeftOut, Transfer
+from fetcher.transfers.outcomes import Fetched, GivenUp, LeftOut
+from fetcher.transfers.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

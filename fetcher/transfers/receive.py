@@ -230,6 +230,7 @@ class _Receiver:
         space, key = self.kit.space, self.file.key
         if self.end is None:
             space.promise(key, len(data))
+        space.go_on(key)
         if part.append(data):
             part.checkpoint(self.kit.fsync_threads)
         space.wrote(key, len(data), self._left_bytes())

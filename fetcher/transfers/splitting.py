@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fetcher.core.proof import Digester, announced
@@ -43,7 +42,6 @@ _LEAST_LEFT_S = 1.5  # a line that ends sooner is not worth another handshake
 _FAST_BYTES_S = 64 << 20  # of one line: more of them would wait for this machine
 _MOST_REFUSED = 3  # divisions whose every line was refused, before one line is to do
 _LEAST_SEEN_BYTES = 64 << 10  # before a line's speed is believed
-_JOINED_AT_ONCE_BYTES = 8 << 20
 
 
 @dataclass(slots=True)
@@ -258,6 +256,7 @@ class Splitter:
 
     def _store(self, stretch: Stretch, data: bytes | memoryview, digester: Digester | None) -> None:
         file = self._file
+        file.kit.space.go_on(file.key)
         if stretch.part.append(data):
             stretch.part.checkpoint(file.kit.fsync_threads)
         if digester is not None:
@@ -280,41 +279,3 @@ def _page_at(offset: int) -> int:
 
 def _is_fast(rate_bytes_s: float, left_bytes: int) -> bool:
     return rate_bytes_s >= _FAST_BYTES_S or left_bytes < _LEAST_LEFT_S * rate_bytes_s
-
-
-async def recover(file: Underway) -> None:
-    """Find what an earlier run fetched of the file: its part and the stretches ahead of it."""
-    kit = file.kit
-    file.part = await run(kit.threads, kit.parts.recover, file.key)
-    if file.part is None:
-        return
-    version = file.part.version
-    for start, part in await run(kit.threads, kit.parts.recover_stretches, file.key):
-        same = part.version.validator == version.validator
-        if same and part.version.bytes_total == version.bytes_total:
-            file.stretches.append(Stretch(start, version.bytes_total or start, part))
-        else:
-            part.close()
-            await run(kit.threads, kit.parts.forget_stretch, file.key, start)
-    file.stretches.sort(key=lambda one: one.start)
-    for stretch, behind in pairwise(file.stretches):
-        stretch.stop = behind.start
-
-
-async def join(file: Underway) -> None:
-    """Count in whatever stretches the file's part has reached, and forget those.
-
-    A few megabytes at a time, since a stop waits for that. A stretch is forgotten once the
-    part that holds it now is durable.
-    """
-    part = file.part
-    while part is not None and file.stretches:
-        stretch = file.stretches[0]
-        if stretch.start > part.bytes_written:
-            return
-        while await run(file.kit.threads, part.count_in, stretch.at, _JOINED_AT_ONCE_BYTES):
-            pass
-        await run(file.kit.fsync_threads, part.sync)
-        file.stretches.pop(0)
-        stretch.part.close()
-        await run(file.kit.threads, file.kit.parts.forget_stretch, file.key, stretch.start)

@@ -36,22 +36,23 @@ from fetcher.errors import (
     bare_url,
 )
 from fetcher.events import DownloadCancelled, DownloadRetrying
-from fetcher.frozen import frozen
 from fetcher.network.gates import Visit
 from fetcher.threads import run
 from fetcher.transfers.durations import duration_s, misfit, wav_duration_s
+from fetcher.transfers.outcomes import Fetched, GivenUp, LeftOut
 from fetcher.transfers.proving import DamagedError, prove_part
 from fetcher.transfers.receive import MoreToComeError, TooLargeError, receive
-from fetcher.transfers.splitting import Lines, Splitter, join, recover
+from fetcher.transfers.recovery import Recovery, join
+from fetcher.transfers.splitting import Lines, Splitter
 from fetcher.transfers.underway import Kit, Underway
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
-    from fetcher.files.parts import Part
     from fetcher.models import Entry, Head
     from fetcher.network.gates import Gates
+    from fetcher.transfers.outcomes import Outcome
     from fetcher.transfers.receive import Opens
     from fetcher.transfers.slots import Slots
 
@@ -81,46 +82,6 @@ class Means:
     check_duration: str = "warn"
 
 
-@dataclass(slots=True)
-class Fetched:
-    """A proven file that is not in place yet; `suspect` says why its length is doubted.
-
-    `content` is emptied once it is on disk, since many wait for their turn; `sha256` may be
-    empty until then.
-    """
-
-    content: bytes | Part
-    extension: str
-    sha256: str
-    bytes_stored: int
-    bytes_fetched: int
-    suspect: str | None = None
-
-
-@frozen
-class GivenUp:
-    """Not fetched in this run; what is here of it stays.
-
-    `is_refused`: its host refused every link that the service has.
-    """
-
-    reason: str
-    attempts: int
-    bytes_done: int
-    is_refused: bool = False
-
-
-@frozen
-class LeftOut:
-    """Larger than `--max-size`."""
-
-    reason: str
-    bytes_total: int
-
-
-Outcome = Fetched | GivenUp | LeftOut
-
-
 class Transfer:
     """The download of one file; `run` it once."""
 
@@ -129,6 +90,7 @@ class Transfer:
         self._kit = kit
         self._means = means
         self._file = Underway(entry, key, kit, part_on_disk=has_part)
+        self._recovery = Recovery(self._file)
         self._url = entry.job.url(entry.variant) or ""
         self._visit = self._new_visit()
         self._attempts = 0
@@ -149,13 +111,11 @@ class Transfer:
     async def run(self) -> Outcome:
         """Return how the download ended; see the module."""
         try:
-            if self._file.part_on_disk:
-                await recover(self._file)
-                self._best_bytes = self._file.bytes_done
             return await self._until_decided()
         except PlaceError as error:
             return self._give_up(str(error))
         except (asyncio.CancelledError, StorageError):
+            await self._recovery.call_off()
             self._file.close()
             if self._file.started:
                 job = self._entry.job
@@ -187,12 +147,33 @@ class Transfer:
 
     async def _attempt(self) -> None:
         file = self._file
+        if await self._ask_ahead():
+            return
         await join(file)
         if file.part is not None and file.part.bytes_written == file.part.version.bytes_total:
             await prove_part(file)
             return
         if not await self._ask(self._want()):
             await self._ask(fresh())
+
+    async def _ask_ahead(self) -> bool:
+        """Ask for what follows what an earlier run left, while that is being proven.
+
+        Return whether the file is here then; if not, it has to be asked for as it proved to be.
+        """
+        want = await self._recovery.claim()
+        try:
+            is_here = want is not None and await self._ask(want)
+        except TransferError:
+            await self._prove()
+            raise
+        await self._prove()
+        return is_here
+
+    async def _prove(self) -> None:
+        """Return once what an earlier run fetched is proven, as far as it is right."""
+        if await self._recovery.proven():
+            self._best_bytes = self._file.bytes_done
 
     def _want(self) -> Want:
         """Return what to ask for next: up to the first stretch that is here already."""
@@ -209,11 +190,14 @@ class Transfer:
         visit = self._visit = self._new_visit()
         headers = request_headers(want)
         async with self._means.host.open(self._url, headers, ask=visit.ask) as body:
+            await self._prove()
             if body.head.status < 500 and body.head.status not in PRESSED:
                 visit.answered()
             _refuse_status(body.head, self._url)
             verdict = judge(want, body.head)
             match verdict:
+                case Append(start=start) if start != self._held_bytes():
+                    return False  # less was proven than the journal had said
                 case Append() | Whole():
                     if want.start and verdict == Whole(want.total, want.validator):
                         self._file.ranges_work = False  # the same version, yet from its start
@@ -226,6 +210,11 @@ class Transfer:
                 case _:
                     assert_never(verdict)
         return True
+
+    def _held_bytes(self) -> int:
+        """Return how many bytes of the file are here from its start on."""
+        part = self._file.part
+        return 0 if part is None else part.bytes_written
 
     def _splitter(self) -> Splitter:
         means = self._means
@@ -371,7 +360,7 @@ class Transfer:
 
 async def _step_aside(slots: Slots, file: Underway, waiting: Awaitable[None]) -> None:
     """Await what other files need not wait for."""
-    await slots.step_aside(waiting, is_open=file.part is not None)
+    await slots.step_aside(waiting, is_open=file.part_on_disk)
 
 
 def _refuse_status(head: Head, url: str) -> None:
