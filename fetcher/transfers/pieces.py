@@ -14,7 +14,7 @@ _FIRST_BYTES = 256 << 10  # most of a small file, and soon on disk where the lin
 _FIRST_OF_LARGE_BYTES = 64 << 10  # a slow line shows itself early, where that counts
 _LARGE_BYTES = 4 << 20
 LEAST_BYTES = 64 << 10
-_WORTH_S = 0.2  # what is in memory when the process is killed is lost: so much time's worth
+_WORTH_S = 0.05  # what is in memory when the process is killed is lost: so much time's worth
 
 
 class Pace:
