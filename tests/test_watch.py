@@ -28,6 +28,7 @@ from support import (
 )
 
 import fetcher
+from fetcher.core import patience
 from fetcher.engine import Fetcher
 from fetcher.events import (
     DownloadCancelled,
@@ -626,6 +627,38 @@ async def test_a_long_outage_is_noticed_to_be_over_within_twenty_intervals(
         await at.until(lambda: len(sim.list_requests) >= 14)  # doubling goes beyond a minute
         sim.api_down = False
         await eventually(lambda: bool(at.of(DownloadCompleted)), within_s=2)
+
+
+async def test_what_was_given_up_in_an_outage_is_fetched_after_it(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(2)
+    sim.host_down = True
+    async with watching(sim, tmp_path, interval=0.02) as at:
+        await at.until(lambda: len(at.of(DownloadFailed)) == 2)
+        sim.api_down = True
+        await at.until(lambda: bool(at.said("ERROR")))
+        sim.host_down = False
+        sim.api_down = False
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.failed) == (2, 0)
+    check_mirror(sim, tmp_path)
+
+
+async def test_what_was_given_up_while_only_the_host_was_down_is_taken_up_later(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "RELOOK_S", 0.1)
+    sim.add_jobs(2)
+    sim.host_down = True
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: len(at.of(DownloadFailed)) == 2)
+        sim.host_down = False
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.failed) == (2, 0)
+    check_mirror(sim, tmp_path)
 
 
 async def test_an_outage_from_the_start_is_waited_out(sim: Simulator, tmp_path: Path) -> None:

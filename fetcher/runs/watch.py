@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from fetcher.core.account import Class
 from fetcher.core.causes import first_cause
-from fetcher.core.patience import Outage, Shortage
+from fetcher.core.patience import Outage, Relook, Shortage
 from fetcher.core.plan import TODO
 from fetcher.core.retry import Bounds, Pace, next_poll_s
 from fetcher.errors import ApiError, KeyRefusedError, ManifestError, StorageError
@@ -54,6 +54,7 @@ class Watch:
         self._polled_once = False
         self._knows_wishes = False  # the whole history was taken in by the rules of this run
         self._outage = Outage()
+        self._relook = Relook(run.settings.interval, run.settings.full_every)
         self._shortage = Shortage()
         self._idle_polls = 0
         self._waiting: list[Job] = []
@@ -136,6 +137,7 @@ class Watch:
             if is_first:
                 await run.requeue()
             raise
+        self._relook.passed(time.monotonic())
         self._knows_wishes = True
         return True
 
@@ -146,14 +148,21 @@ class Watch:
         if not self._knows_wishes and await manifest.do(Store.get, "rules") != run.wishes:
             return True
         last_at = _instant(await manifest.do(Store.get, "last_full_at"))
-        if last_at is None:
+        if last_at is None or self._are_failed_due():
             return True
         age = datetime.now(UTC) - last_at
         # A clock that was set back must not put the next full pass off for ever.
         return not timedelta() <= age < timedelta(seconds=run.settings.full_every)
 
+    def _are_failed_due(self) -> bool:
+        """Return whether files that were given up are to be taken up again, which needs the API."""
+        counts, now_s = self._run.account.counts, time.monotonic()
+        self._relook.note(counts[Class.FAILED], counts[Class.TODO], now_s)
+        return not self._outage.failures and self._relook.is_due(now_s)
+
     def _note_success(self, *, news: bool) -> None:
         if (told := self._outage.end()) is not None:
+            self._relook.answered()
             self._run.sink(Notice("INFO", told))
         self._polled_once = True
         self._last_poll_at = datetime.now(UTC).isoformat()
