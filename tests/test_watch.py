@@ -506,6 +506,28 @@ async def test_a_done_whose_link_has_expired_is_fetched_with_a_fresh_one(
     check_mirror(sim, tmp_path)
 
 
+async def test_many_streams_that_ask_for_a_poll_bring_few(sim: Simulator, tmp_path: Path) -> None:
+    """The list lags behind all of them."""
+    for _ in range(30):
+        sim.add_job(status="pending")
+    error = b'data: {"stage":"error","message":"no"}\n\n'
+    sim.faults.add(Fault("progress", times=None, body=error, headers=SSE))
+    async with watching(sim, tmp_path, interval=NEVER) as at:
+        await at.until(lambda: len(at.of(JobSettled)) >= 20)
+        assert at.polls <= 2
+
+
+async def test_no_stream_is_opened_while_polls_fail(sim: Simulator, tmp_path: Path) -> None:
+    for _ in range(60):
+        sim.add_job(status="pending")
+    sim.faults.add(Fault("progress", times=None, body=b"", headers=SSE))
+    async with watching(sim, tmp_path, interval=0.02) as at:
+        down = Fault("list", times=None, status=503, when=lambda _: at.polls > 0)
+        sim.faults.add(down)
+        await at.until(lambda: sim.faults.fired(down) >= 5)
+        assert len(sim.log.of("progress")) == 8
+
+
 async def test_streams_are_bounded(sim: Simulator, tmp_path: Path) -> None:
     for _ in range(30):
         sim.add_job(status="pending")

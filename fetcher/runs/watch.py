@@ -51,6 +51,7 @@ class Watch:
         self._systemd = Systemd(os.environ if environ is None else environ)
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._wake = asyncio.Event()
+        self._obeys_at_s = 0.0  # when a stream may ask for a poll again, monotonic
         self._polled_once = False
         self._knows_wishes = False  # the whole history was taken in by the rules of this run
         self._outage = Outage()
@@ -66,8 +67,13 @@ class Watch:
         self._wake.set()
 
     def _look_soon(self) -> None:
-        """Poll now, or when it is due once the API may be asked again."""
-        if not self._run.api.held_s:
+        """Poll now, for a stream; or when it is due, where the API asked to be left alone.
+
+        Or where another stream was obeyed just now: of hundreds, each may ask.
+        """
+        now_s = time.monotonic()
+        if not self._run.api.held_s and now_s >= self._obeys_at_s:
+            self._obeys_at_s = now_s + self._run.settings.interval / 2
             self._wake.set()
 
     async def serve(self) -> None:
@@ -164,6 +170,7 @@ class Watch:
         if (told := self._outage.end()) is not None:
             self._relook.answered()
             self._run.sink(Notice("INFO", told))
+        self._live.trust()
         self._polled_once = True
         self._last_poll_at = datetime.now(UTC).isoformat()
         self._idle_polls = 0 if news or self._waiting else self._idle_polls + 1
@@ -225,7 +232,7 @@ class Watch:
         self._waiting = [
             job for job in waiting if job.id not in gone and run.rules.refuse(job) is None
         ]
-        if run.settings.live:
+        if run.settings.live and not self._outage.failures:
             self._live.follow(self._waiting)
 
     async def _job_done(self, job_id: JobId, url: str) -> None:
