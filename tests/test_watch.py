@@ -1015,6 +1015,38 @@ async def test_a_manifest_that_is_damaged_meanwhile_ends_the_watch(
     assert any(str(manifest) in message for message in at.said("ERROR"))
 
 
+@pytest.mark.parametrize("lost", ["", ".fetcher", ".fetcher/lock", ".fetcher/manifest.db"])
+async def test_a_destination_that_is_no_longer_ours_ends_the_watch(
+    lost: str, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")  # it is looked at as often as that asks for
+    dest = tmp_path / "dest"
+    sim.add_job()
+    async with watching(sim, dest) as at:
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        (dest / lost).rename(tmp_path / "elsewhere")
+        dest.mkdir(exist_ok=True)
+        ran = await at.ended()
+    assert ran.exit_code == 6
+    [told] = [message for message in at.said("ERROR") if "start again" in message]
+    assert str(dest / ".fetcher") in told
+
+
+async def test_a_destination_that_is_away_for_a_while_does_not_end_the_watch(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    dest = tmp_path / "dest"
+    async with watching(sim, dest) as at:
+        await at.more_polls(1)
+        dest.rename(tmp_path / "away")
+        await at.more_polls(4)
+        (tmp_path / "away").rename(dest)
+        sim.add_job()
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+    check_mirror(sim, dest)
+
+
 # ---- time --------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 A failing API is told of once and polled ever more slowly; a refused key likewise, so that
 a rotated key heals it; a full disk pauses downloading until there is room again. Only a
-damaged manifest, or being asked to, ends a watch.
+damaged manifest, a destination that is no longer ours, or being asked to, ends a watch.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from fetcher.runs.live import Live
 from fetcher.runs.polling import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
+    from pathlib import Path
 
     from fetcher.errors import FetcherError
+    from fetcher.files.locks import Grip
     from fetcher.models import Job, JobId
     from fetcher.runs.run import Run
 
@@ -79,8 +81,8 @@ class Watch:
     async def serve(self) -> None:
         """Watch until cancelled, or until idle where that was asked for.
 
-        Raises ManifestError; with `--until-idle` also KeyRefusedError, ApiError and
-        StorageError.
+        Raises ManifestError, and StorageError where the destination was replaced; with
+        `--until-idle` also KeyRefusedError, ApiError and any StorageError.
         """
         self._systemd.tell("READY=1", "STATUS=watching")
         helpers: list[Coroutine[None, None, None]] = [
@@ -291,9 +293,22 @@ class Watch:
                     await self._refresh_waiting()
 
     async def _beat(self) -> None:
-        """Write the status file and pet systemd's watchdog."""
+        """See that the destination is still ours, write the status file, pet systemd's watchdog.
+
+        Raises StorageError where at two beats in a row it is not: at one, it may be moving.
+        """
         every_s = min(EVERY_S, (self._systemd.watchdog_s or EVERY_S) / 2)
+        grips = await asyncio.to_thread(self._run.destination.grips)
+        lost_before: Path | None = None
         while True:
+            lost = await asyncio.to_thread(_lost, grips)
+            if lost is not None and lost == lost_before:
+                raise StorageError(
+                    f"{lost} is gone or was replaced while it was in use, so that others may "
+                    f"write to {self._run.destination.root} as well. See that this is the folder "
+                    "you mean, and start again."
+                )
+            lost_before = lost
             await write_status(self._run.destination.own_state, self._sign())
             self._systemd.tell("WATCHDOG=1", f"STATUS={self._state()}")
             await asyncio.sleep(every_s)
@@ -317,6 +332,11 @@ class Watch:
         if self._trouble is not None:
             return f"trouble: {self._trouble}"[:200]
         return f"{len(self._waiting)} pending, {self._run.account.counts[Class.TODO]} to download"
+
+
+def _lost(grips: Sequence[Grip]) -> Path | None:
+    """Return a file that a grip has lost, None where all hold."""
+    return next((lost for grip in grips if (lost := grip.lost()) is not None), None)
 
 
 def _is_cancelled() -> bool:
