@@ -198,6 +198,16 @@ async def test_pending_jobs_are_told_once(sim: Simulator, tmp_path: Path) -> Non
     assert sorted(event.id for event in at.of(JobPending)) == sorted(jobs)
 
 
+async def test_a_job_that_goes_to_and_fro_is_told_of_once(sim: Simulator, tmp_path: Path) -> None:
+    job = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, full_every=0, live=False) as at:
+        await at.more_polls(1)
+        for status in ("failed", "pending", "failed", "pending"):
+            sim.override(job, status=status)
+            await at.more_polls(2)
+    assert [len(at.of(JobPending)), len(at.of(JobFailed))] == [1, 1]
+
+
 async def test_done_needs_no_poll(sim: Simulator, tmp_path: Path) -> None:
     job = sim.add_job(status="pending")
     async with watching(sim, tmp_path, interval=NEVER) as at:
