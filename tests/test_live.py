@@ -16,7 +16,7 @@ import pytest
 from support import E, eventually
 
 from fetcher.core.sse import Done, Errored, Processing, Progress, Unknown
-from fetcher.errors import ContentError, ManifestError, StatusError
+from fetcher.errors import ContentError, KeyRefusedError, ManifestError, StatusError
 from fetcher.events import Event, JobProgress, JobSettled
 from fetcher.models import Job, JobId, Status
 from fetcher.runs.live import MOST_STREAMS, Live
@@ -95,6 +95,12 @@ async def all_ended(scene: Scene) -> None:
     """Let the streams that are about to end do so."""
     await eventually(lambda: not scene.streams.open_now)
     await asyncio.sleep(0)
+
+
+async def all_said() -> None:
+    """Let every stream that was just opened say what its script has."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def told(*stages: Progress | FetcherError) -> Scene:
@@ -286,3 +292,40 @@ async def test_a_stream_that_is_dropped_before_it_began_leaves_nothing() -> None
     live.follow([])
     await live.close()
     assert scene.streams.opened == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyRefusedError("401"), StatusError(503, "busy"), ContentError("no event stream")],
+    ids=["401", "503", "html"],
+)
+async def test_an_api_that_refuses_every_stream_is_left_alone_until_a_poll(
+    error: FetcherError,
+) -> None:
+    names = [f"job-{n:03}" for n in range(300)]
+    scene = Scene(Scripted({JobId(name): [error] for name in names}))
+    live = scene.live()
+    for _ in range(20):
+        scene.now_s += 2.0
+        live.follow(pending(*names))
+        await all_said()
+    assert scene.streams.opened.total() == MOST_STREAMS
+    live.trust()
+    live.follow(pending(*names))
+    await all_said()
+    assert scene.streams.opened.total() == 2 * MOST_STREAMS
+    await live.close()
+
+
+async def test_a_key_that_one_stream_was_refused_opens_no_other() -> None:
+    scene = Scene(Scripted({JobId("a"): [KeyRefusedError("401")]}, stay_open=True))
+    live = scene.live()
+    live.follow(pending("a"))
+    await eventually(lambda: bool(scene.of(JobSettled)))
+    live.follow(pending("a", "b"))
+    await asyncio.sleep(0)
+    assert scene.streams.opened == {"a": 1}
+    scene.now_s += 60.0
+    live.follow(pending("a", "b"))
+    await eventually(lambda: scene.streams.open_now == {"b"})
+    await live.close()

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fetcher.errors import LockedError, StorageError
-from fetcher.files.locks import held, holder, is_held, present_holder
+from fetcher.files.locks import Grip, held, holder, is_held, present_holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,3 +231,69 @@ def test_a_folder_in_the_place_of_the_lock_is_told(tmp_path: Path) -> None:
         held([tmp_path], command="backfill", wait_s=0),
     ):
         pass
+
+
+# ---- whether it is still ours ------------------------------------------------------------
+
+
+def test_a_lock_that_is_removed_is_lost(tmp_path: Path) -> None:
+    with held([tmp_path], command="watch", wait_s=0):
+        grip = Grip(tmp_path, tmp_path)
+        assert grip.lost() is None
+        (tmp_path / "lock").unlink()
+        assert grip.lost() == tmp_path / "lock"
+
+
+def test_a_lock_in_a_folder_that_was_moved_away_and_made_anew_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "dest"
+    folder.mkdir()
+    with held([folder], command="watch", wait_s=0):
+        grip = Grip(tmp_path, folder)
+        folder.rename(tmp_path / "elsewhere")
+        folder.mkdir()
+        with other_process("backfill", folder):
+            assert grip.lost() == folder / "lock"
+
+
+def test_another_lock_file_is_lost_only_where_others_may_take_it(tmp_path: Path) -> None:
+    """A network file system may show the same file under another number."""
+    lock, ours = tmp_path / "lock", tmp_path / "ours"
+    lock.touch()
+    grip = Grip(tmp_path, tmp_path)
+    lock.rename(ours)
+    with held([tmp_path], command="watch", wait_s=0):
+        assert lock.stat().st_ino != ours.stat().st_ino
+        assert grip.lost() is None
+    assert grip.lost() == lock
+
+
+def test_a_file_that_goes_with_the_lock_is_lost_alone(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.db"
+    manifest.touch()
+    with held([tmp_path], command="watch", wait_s=0):
+        grip = Grip(tmp_path, tmp_path, [manifest])
+        assert grip.lost() is None
+        manifest.unlink()
+        assert grip.lost() == manifest
+
+
+def test_a_destination_that_is_away_tells_nothing(tmp_path: Path) -> None:
+    """It may have been unmounted, and be mounted again."""
+    folder = tmp_path / "dest"
+    folder.mkdir()
+    with held([folder], command="watch", wait_s=0):
+        grip = Grip(folder, folder)
+        folder.rename(tmp_path / "away")
+        assert grip.lost() is None
+        (tmp_path / "away").rename(folder)
+        assert grip.lost() is None
+
+
+def test_who_has_taken_over_stays_the_holder(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        with held([tmp_path], command="watch", wait_s=0):
+            (tmp_path / "lock").unlink()
+            other = stack.enter_context(other_process("backfill", tmp_path))
+        who = holder(tmp_path)
+        assert who is not None
+        assert who["pid"] == str(other.pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fetcher.core.patience import Outage, Shortage
+from fetcher.core.patience import RELOOK_S, Outage, Relook, Shortage
 from fetcher.errors import ApiError, FetcherError, KeyRefusedError, StorageError
 
 
@@ -70,3 +70,48 @@ def test_room_is_looked_for_ever_more_rarely() -> None:
     assert pauses_s == [30.0, 60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
     shortage.note(StorageError("full"), 1)
     assert shortage.pause_s(2.0) == 2.0
+
+
+def test_files_that_were_given_up_are_taken_up_ever_more_rarely_while_there_are_any() -> None:
+    relook, now_s, pauses_s = Relook(30.0, 86_400.0), 0.0, list[float]()
+    assert not relook.is_due(1e9)
+    for _ in range(9):
+        relook.note(3, 0, now_s)
+        began_s = now_s
+        while not relook.is_due(now_s):
+            now_s += 300.0
+        relook.passed(now_s)
+        relook.note(0, 3, now_s)  # under way once more
+        pauses_s.append(now_s - began_s)
+    assert pauses_s == [min(RELOOK_S * 2**n, 86_400.0) for n in range(9)]
+    relook.note(0, 0, now_s)
+    assert not relook.is_due(1e9)
+
+
+def test_a_new_failure_among_old_ones_is_taken_up_as_soon_as_the_first() -> None:
+    relook = Relook(30.0, 86_400.0)
+    relook.note(1, 0, 0.0)
+    for now_s in (1e4, 2e4, 3e4, 4e4):
+        relook.passed(now_s)
+    relook.note(2, 0, 5e4)
+    assert [relook.is_due(5e4 + RELOOK_S - 1), relook.is_due(5e4 + RELOOK_S)] == [False, True]
+
+
+def test_after_an_outage_they_are_taken_up_at_once_but_not_at_every_flap() -> None:
+    relook = Relook(30.0, 86_400.0)
+    relook.note(2, 0, 0.0)
+    assert not relook.is_due(10.0)
+    relook.answered()
+    assert relook.is_due(10.0)
+    relook.passed(10.0)
+    relook.note(2, 0, 20.0)
+    relook.answered()
+    assert [relook.is_due(309.0), relook.is_due(310.0)] == [False, True]
+
+
+def test_an_outage_in_which_nothing_was_given_up_brings_no_full_pass() -> None:
+    relook = Relook(30.0, 86_400.0)
+    relook.answered()
+    relook.note(0, 0, 5.0)
+    relook.note(1, 0, 6.0)
+    assert not relook.is_due(7.0)

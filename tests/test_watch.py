@@ -28,6 +28,7 @@ from support import (
 )
 
 import fetcher
+from fetcher.core import patience
 from fetcher.engine import Fetcher
 from fetcher.events import (
     DownloadCancelled,
@@ -195,6 +196,16 @@ async def test_pending_jobs_are_told_once(sim: Simulator, tmp_path: Path) -> Non
     async with watching(sim, tmp_path) as at:
         await at.more_polls(4)
     assert sorted(event.id for event in at.of(JobPending)) == sorted(jobs)
+
+
+async def test_a_job_that_goes_to_and_fro_is_told_of_once(sim: Simulator, tmp_path: Path) -> None:
+    job = sim.add_job(status="pending")
+    async with watching(sim, tmp_path, full_every=0, live=False) as at:
+        await at.more_polls(1)
+        for status in ("failed", "pending", "failed", "pending"):
+            sim.override(job, status=status)
+            await at.more_polls(2)
+    assert [len(at.of(JobPending)), len(at.of(JobFailed))] == [1, 1]
 
 
 async def test_done_needs_no_poll(sim: Simulator, tmp_path: Path) -> None:
@@ -505,6 +516,28 @@ async def test_a_done_whose_link_has_expired_is_fetched_with_a_fresh_one(
     check_mirror(sim, tmp_path)
 
 
+async def test_many_streams_that_ask_for_a_poll_bring_few(sim: Simulator, tmp_path: Path) -> None:
+    """The list lags behind all of them."""
+    for _ in range(30):
+        sim.add_job(status="pending")
+    error = b'data: {"stage":"error","message":"no"}\n\n'
+    sim.faults.add(Fault("progress", times=None, body=error, headers=SSE))
+    async with watching(sim, tmp_path, interval=NEVER) as at:
+        await at.until(lambda: len(at.of(JobSettled)) >= 20)
+        assert at.polls <= 2
+
+
+async def test_no_stream_is_opened_while_polls_fail(sim: Simulator, tmp_path: Path) -> None:
+    for _ in range(60):
+        sim.add_job(status="pending")
+    sim.faults.add(Fault("progress", times=None, body=b"", headers=SSE))
+    async with watching(sim, tmp_path, interval=0.02) as at:
+        down = Fault("list", times=None, status=503, when=lambda _: at.polls > 0)
+        sim.faults.add(down)
+        await at.until(lambda: sim.faults.fired(down) >= 5)
+        assert len(sim.log.of("progress")) == 8
+
+
 async def test_streams_are_bounded(sim: Simulator, tmp_path: Path) -> None:
     for _ in range(30):
         sim.add_job(status="pending")
@@ -626,6 +659,38 @@ async def test_a_long_outage_is_noticed_to_be_over_within_twenty_intervals(
         await at.until(lambda: len(sim.list_requests) >= 14)  # doubling goes beyond a minute
         sim.api_down = False
         await eventually(lambda: bool(at.of(DownloadCompleted)), within_s=2)
+
+
+async def test_what_was_given_up_in_an_outage_is_fetched_after_it(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(2)
+    sim.host_down = True
+    async with watching(sim, tmp_path, interval=0.02) as at:
+        await at.until(lambda: len(at.of(DownloadFailed)) == 2)
+        sim.api_down = True
+        await at.until(lambda: bool(at.said("ERROR")))
+        sim.host_down = False
+        sim.api_down = False
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.failed) == (2, 0)
+    check_mirror(sim, tmp_path)
+
+
+async def test_what_was_given_up_while_only_the_host_was_down_is_taken_up_later(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "RELOOK_S", 0.1)
+    sim.add_jobs(2)
+    sim.host_down = True
+    async with watching(sim, tmp_path) as at:
+        await at.until(lambda: len(at.of(DownloadFailed)) == 2)
+        sim.host_down = False
+        await at.until(lambda: len(at.of(DownloadCompleted)) == 2)
+        ran = await at.stopped()
+    assert (ran.final.downloaded, ran.final.failed) == (2, 0)
+    check_mirror(sim, tmp_path)
 
 
 async def test_an_outage_from_the_start_is_waited_out(sim: Simulator, tmp_path: Path) -> None:
@@ -958,6 +1023,38 @@ async def test_a_manifest_that_is_damaged_meanwhile_ends_the_watch(
         ran = await at.ended()
     assert ran.exit_code == 6
     assert any(str(manifest) in message for message in at.said("ERROR"))
+
+
+@pytest.mark.parametrize("lost", ["", ".fetcher", ".fetcher/lock", ".fetcher/manifest.db"])
+async def test_a_destination_that_is_no_longer_ours_ends_the_watch(
+    lost: str, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")  # it is looked at as often as that asks for
+    dest = tmp_path / "dest"
+    sim.add_job()
+    async with watching(sim, dest) as at:
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+        (dest / lost).rename(tmp_path / "elsewhere")
+        dest.mkdir(exist_ok=True)
+        ran = await at.ended()
+    assert ran.exit_code == 6
+    [told] = [message for message in at.said("ERROR") if "start again" in message]
+    assert str(dest / ".fetcher") in told
+
+
+async def test_a_destination_that_is_away_for_a_while_does_not_end_the_watch(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    dest = tmp_path / "dest"
+    async with watching(sim, dest) as at:
+        await at.more_polls(1)
+        dest.rename(tmp_path / "away")
+        await at.more_polls(4)
+        (tmp_path / "away").rename(dest)
+        sim.add_job()
+        await at.until(lambda: bool(at.of(DownloadCompleted)))
+    check_mirror(sim, dest)
 
 
 # ---- time --------------------------------------------------------------------------------

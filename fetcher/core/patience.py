@@ -1,4 +1,4 @@
-"""What a watch bears: polls that fail, and downloads that local storage has stopped. Pure.
+"""What a watch bears: polls that fail, files given up, downloads that storage has stopped. Pure.
 
 Trouble is told of when it begins, when it becomes another kind of trouble, and when it is
 over; however often it shows in between, and in whatever words.
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from fetcher.errors import ApiError, FetcherError, KeyRefusedError
 
+RELOOK_S = 900.0  # files that were given up are taken up again after so long at first
+_FLAPS_INTERVALS = 10  # of an API that comes and goes only one return in so long counts
 _STORAGE_PAUSE_S = 30.0
 _MOST_DOUBLINGS = 4  # a large file that still does not fit is tried every eight minutes
 
@@ -53,6 +55,56 @@ def _told(error: FetcherError) -> str:
             return f"{error}. Watching goes on and catches up by itself."
         case _:
             return f"{error} Watching goes on once that is mended."
+
+
+@dataclass(slots=True)
+class Relook:
+    """When files that were given up are taken up again, which a full pass does.
+
+    Soon after an outage of the API, which may have been the network's; else after a quarter
+    of an hour, and twice as long each time, up to `longest_s`. Seconds, monotonic.
+    """
+
+    interval_s: float
+    longest_s: float
+    _has_answered: bool = False  # the API, after an outage, and no full pass since
+    _passed_at_s: float | None = None
+    _pause_s: float = 0.0
+    _due_at_s: float | None = None
+    _known: int = 0  # files that had failed before; more than these are new trouble
+
+    def answered(self) -> None:
+        """Take note that the API answers again after an outage."""
+        self._has_answered = True
+
+    def note(self, failed: int, queued: int, now_s: float) -> None:
+        """Take note of how many files have failed, and how many are still to be fetched."""
+        if failed > self._known:
+            self._known, self._pause_s = failed, RELOOK_S
+            soon_s = now_s + RELOOK_S
+            self._due_at_s = soon_s if self._due_at_s is None else min(self._due_at_s, soon_s)
+        if queued:
+            return  # some of these had failed and may do so again, which is no new trouble
+        self._known = failed
+        if not failed:
+            self._due_at_s, self._has_answered = None, False
+
+    def is_due(self, now_s: float) -> bool:
+        """Return whether a full pass is due now."""
+        if self._due_at_s is None:
+            return False
+        passed_at_s, flaps_s = self._passed_at_s, self.interval_s * _FLAPS_INTERVALS
+        has_settled = passed_at_s is None or now_s >= passed_at_s + flaps_s
+        return now_s >= self._due_at_s or (self._has_answered and has_settled)
+
+    def passed(self, now_s: float) -> None:
+        """Take note that a full pass has taken them up."""
+        self._passed_at_s = now_s
+        if self._due_at_s is not None:
+            longer_s = RELOOK_S if self._has_answered else self._pause_s * 2
+            self._pause_s = min(longer_s, self.longest_s)
+            self._due_at_s = now_s + self._pause_s
+        self._has_answered = False
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from fetcher.errors import LockedError, StorageError
 from fetcher.files.cards import read_card
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _LOCK = "lock"
@@ -66,6 +66,41 @@ def is_held(folder: Path) -> bool:
         return False
 
 
+class Grip:
+    """Whether the lock that a process holds, and what else it has open, is still in its place.
+
+    `anchor`: the folder through which they are reached. Where it is not to be reached, or lies
+    on another device than the lock did, it was unmounted or is away for a while: nothing can
+    be told then.
+    """
+
+    def __init__(self, anchor: Path, folder: Path, others: Sequence[Path] = ()) -> None:
+        self._anchor = anchor
+        self._folder = folder
+        self._others = others
+        self._lock = _look_at(folder / _LOCK)
+
+    def lost(self) -> Path | None:
+        """Return a file that is gone, or a lock in whose place another stands; None otherwise."""
+        anchor = _look_at(self._anchor)
+        if self._lock is None or anchor is None or anchor.st_dev != self._lock.st_dev:
+            return None
+        for path in (self._folder / _LOCK, *self._others):
+            if _is_missing(path):
+                return path
+        return self._folder / _LOCK if self._is_replaced(self._lock) else None
+
+    def _is_replaced(self, before: os.stat_result) -> bool:
+        """Return whether another lock file is there, which anybody may take or has taken.
+
+        Its number alone proves nothing: some network file systems change it.
+        """
+        now = _look_at(self._folder / _LOCK)
+        if now is None or now.st_dev != before.st_dev or now.st_ino == before.st_ino:
+            return False
+        return not is_held(self._folder) or not _is_ours(holder(self._folder))
+
+
 def holder(folder: Path) -> dict[str, str] | None:
     """Return what the last holder said of itself: pid, host, command, since."""
     said = read_card(folder / _HOLDER)
@@ -94,6 +129,29 @@ def _is_gone(who: dict[str, str]) -> bool:
         return True
     except PermissionError:
         return False
+    return False
+
+
+def _is_ours(who: dict[str, str] | None) -> bool:
+    us = (str(os.getpid()), socket.gethostname())
+    return who is not None and (who.get("pid"), who.get("host")) == us
+
+
+def _look_at(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether nothing is there, which differs from not being let know."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
     return False
 
 
@@ -131,5 +189,8 @@ def _announce(folder: Path, command: str) -> None:
 
 
 def _withdraw(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        (folder / _HOLDER).unlink()
+    """Take back who works here, but not where another has taken a lock that replaced ours."""
+    who = holder(folder)
+    if who is None or _is_ours(who):
+        with contextlib.suppress(OSError):
+            (folder / _HOLDER).unlink()

@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from fetcher.errors import StorageError, UsageError
-from fetcher.files.locks import held
+from fetcher.files.locks import Grip, held
 from fetcher.frozen import frozen
 from fetcher.manifest import schema
 
@@ -114,6 +114,15 @@ class Destination:
         """Be the one process that writes here. Raises LockedError, StorageError."""
         with held([self.own_state, self.state], command=command, wait_s=wait_s):
             yield
+
+    def grips(self) -> list[Grip]:
+        """Return what a process that holds DIR and its manifest looks at, to see that it does."""
+        if self.is_apart:
+            return [
+                Grip(self.root, self.own_state),
+                Grip(self.state, self.state, [self.manifest]),
+            ]
+        return [Grip(self.root, self.own_state, [self.manifest])]
 
 
 def _close_to_others(folder: Path) -> None:

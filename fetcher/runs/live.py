@@ -7,13 +7,12 @@ or is none at all costs a pause before it is opened again, and polling still del
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fetcher.core.sse import Done, Errored, Processing
 from fetcher.core.wire import usable_url
-from fetcher.errors import FetcherError
+from fetcher.errors import FetcherError, KeyRefusedError
 from fetcher.events import JobProgress, JobSettled
 from fetcher.frozen import frozen
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 MOST_STREAMS = 8
 _SILENCE_S = 16 * 60.0  # the service itself closes a stream after 15 silent minutes
 _TURN_S = 300.0  # a stream gives way after so long when others wait
+_MISTRUST_S = 60.0  # hundreds of jobs would ask an API that refuses four times a second
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 600.0
 
@@ -76,6 +76,8 @@ class Live:
     clock: Callable[[], float]
     _streams: dict[JobId, _Stream] = field(default_factory=dict)
     _pauses: dict[JobId, _Pause] = field(default_factory=dict)
+    _failed: set[JobId] = field(default_factory=set)  # whose streams did since a poll went well
+    _opens_at_s: float = 0.0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def follow(self, waiting: Sequence[Job]) -> None:
@@ -97,6 +99,11 @@ class Live:
                 return
             self._open(job, now_s)
 
+    def trust(self) -> None:
+        """Take note that the API is well, as a poll has shown: streams may open again."""
+        self._failed.clear()
+        self._opens_at_s = 0.0
+
     async def close(self) -> None:
         """Close every stream."""
         for stream in list(self._streams.values()):
@@ -109,6 +116,8 @@ class Live:
 
     def _has_room(self, now_s: float) -> bool:
         """Return whether one more stream may open; the one that had its turn gives way."""
+        if now_s < self._opens_at_s:
+            return False
         if len(self._streams) < MOST_STREAMS:
             return True
         first = min(self._streams.values(), key=lambda stream: stream.began_at_s)
@@ -132,11 +141,22 @@ class Live:
     async def _follow(self, stream: _Stream) -> None:
         job = stream.job
         try:
-            with contextlib.suppress(FetcherError):
-                await self._listen(stream)
+            await self._listen(stream)
+        except FetcherError as error:
+            self._note_failure(job.id, error)
         finally:
             self._note_end(stream)
             self.sink(JobSettled(id=job.id, file_name=job.file_name))
+
+    def _note_failure(self, job_id: JobId, error: FetcherError) -> None:
+        """Open none for a while where it is not this job's matter: the next poll tells more.
+
+        So it is where the key was refused, and where as many jobs' streams failed as may be open.
+        """
+        self._failed.add(job_id)
+        if isinstance(error, KeyRefusedError) or len(self._failed) >= MOST_STREAMS:
+            self._failed.clear()
+            self._opens_at_s = self.clock() + _MISTRUST_S
 
     def _note_end(self, stream: _Stream) -> None:
         """Set the pause: short after a stream that was worth it, longer and longer otherwise."""

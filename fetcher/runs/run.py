@@ -61,6 +61,7 @@ class Run:
         self.run_base = ingredients.run_base
         self.began_s = time.monotonic()
         self.complaints = Complaints()
+        self._told_pending, self._told_failed = Rows(), Rows()
 
     async def absorb(self, page: Page, *, retry_base: int) -> Absorbed:
         """Record one page, count it, tell of it, and wake the downloads for what it queued."""
@@ -104,10 +105,12 @@ class Run:
         )
 
     def _tell(self, one: Listed, *, first: bool) -> None:
-        job = one.job
-        if one.after is State.WAITING and (first or one.before is not State.WAITING):
-            self.sink(JobPending(id=job.id, file_name=job.file_name))
-        elif one.after is State.REJECTED and one.before is not State.REJECTED:
+        """Tell of a job that is pending, or has failed: of each once, though it go to and fro."""
+        job, changed = one.job, one.before is not one.after
+        if one.after is State.WAITING and (first or changed):
+            if self._told_pending.add(one.seq):
+                self.sink(JobPending(id=job.id, file_name=job.file_name))
+        elif changed and one.after is State.REJECTED and self._told_failed.add(one.seq):
             self.sink(JobFailed(id=job.id, file_name=job.file_name, error=job.error))
 
     async def list_all(self, *, asked_before: int | None = None, new: int = 0) -> frozenset[JobId]:

@@ -2,7 +2,7 @@
 
 A failing API is told of once and polled ever more slowly; a refused key likewise, so that
 a rotated key heals it; a full disk pauses downloading until there is room again. Only a
-damaged manifest, or being asked to, ends a watch.
+damaged manifest, a destination that is no longer ours, or being asked to, ends a watch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from fetcher.core.account import Class
 from fetcher.core.causes import first_cause
-from fetcher.core.patience import Outage, Shortage
+from fetcher.core.patience import Outage, Relook, Shortage
 from fetcher.core.plan import TODO
 from fetcher.core.retry import Bounds, Pace, next_poll_s
 from fetcher.errors import ApiError, KeyRefusedError, ManifestError, StorageError
@@ -28,9 +28,11 @@ from fetcher.runs.live import Live
 from fetcher.runs.polling import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
+    from pathlib import Path
 
     from fetcher.errors import FetcherError
+    from fetcher.files.locks import Grip
     from fetcher.models import Job, JobId
     from fetcher.runs.run import Run
 
@@ -51,9 +53,11 @@ class Watch:
         self._systemd = Systemd(os.environ if environ is None else environ)
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._wake = asyncio.Event()
+        self._obeys_at_s = 0.0  # when a stream may ask for a poll again, monotonic
         self._polled_once = False
         self._knows_wishes = False  # the whole history was taken in by the rules of this run
         self._outage = Outage()
+        self._relook = Relook(run.settings.interval, run.settings.full_every)
         self._shortage = Shortage()
         self._idle_polls = 0
         self._waiting: list[Job] = []
@@ -65,15 +69,20 @@ class Watch:
         self._wake.set()
 
     def _look_soon(self) -> None:
-        """Poll now, or when it is due once the API may be asked again."""
-        if not self._run.api.held_s:
+        """Poll now, for a stream; or when it is due, where the API asked to be left alone.
+
+        Or where another stream was obeyed just now: of hundreds, each may ask.
+        """
+        now_s = time.monotonic()
+        if not self._run.api.held_s and now_s >= self._obeys_at_s:
+            self._obeys_at_s = now_s + self._run.settings.interval / 2
             self._wake.set()
 
     async def serve(self) -> None:
         """Watch until cancelled, or until idle where that was asked for.
 
-        Raises ManifestError; with `--until-idle` also KeyRefusedError, ApiError and
-        StorageError.
+        Raises ManifestError, and StorageError where the destination was replaced; with
+        `--until-idle` also KeyRefusedError, ApiError and any StorageError.
         """
         self._systemd.tell("READY=1", "STATUS=watching")
         helpers: list[Coroutine[None, None, None]] = [
@@ -136,6 +145,7 @@ class Watch:
             if is_first:
                 await run.requeue()
             raise
+        self._relook.passed(time.monotonic())
         self._knows_wishes = True
         return True
 
@@ -146,15 +156,23 @@ class Watch:
         if not self._knows_wishes and await manifest.do(Store.get, "rules") != run.wishes:
             return True
         last_at = _instant(await manifest.do(Store.get, "last_full_at"))
-        if last_at is None:
+        if last_at is None or self._are_failed_due():
             return True
         age = datetime.now(UTC) - last_at
         # A clock that was set back must not put the next full pass off for ever.
         return not timedelta() <= age < timedelta(seconds=run.settings.full_every)
 
+    def _are_failed_due(self) -> bool:
+        """Return whether files that were given up are to be taken up again, which needs the API."""
+        counts, now_s = self._run.account.counts, time.monotonic()
+        self._relook.note(counts[Class.FAILED], counts[Class.TODO], now_s)
+        return not self._outage.failures and self._relook.is_due(now_s)
+
     def _note_success(self, *, news: bool) -> None:
         if (told := self._outage.end()) is not None:
+            self._relook.answered()
             self._run.sink(Notice("INFO", told))
+        self._live.trust()
         self._polled_once = True
         self._last_poll_at = datetime.now(UTC).isoformat()
         self._idle_polls = 0 if news or self._waiting else self._idle_polls + 1
@@ -216,7 +234,7 @@ class Watch:
         self._waiting = [
             job for job in waiting if job.id not in gone and run.rules.refuse(job) is None
         ]
-        if run.settings.live:
+        if run.settings.live and not self._outage.failures:
             self._live.follow(self._waiting)
 
     async def _job_done(self, job_id: JobId, url: str) -> None:
@@ -275,9 +293,22 @@ class Watch:
                     await self._refresh_waiting()
 
     async def _beat(self) -> None:
-        """Write the status file and pet systemd's watchdog."""
+        """See that the destination is still ours, write the status file, pet systemd's watchdog.
+
+        Raises StorageError where at two beats in a row it is not: at one, it may be moving.
+        """
         every_s = min(EVERY_S, (self._systemd.watchdog_s or EVERY_S) / 2)
+        grips = await asyncio.to_thread(self._run.destination.grips)
+        lost_before: Path | None = None
         while True:
+            lost = await asyncio.to_thread(_lost, grips)
+            if lost is not None and lost == lost_before:
+                raise StorageError(
+                    f"{lost} is gone or was replaced while it was in use, so that others may "
+                    f"write to {self._run.destination.root} as well. See that this is the folder "
+                    "you mean, and start again."
+                )
+            lost_before = lost
             await write_status(self._run.destination.own_state, self._sign())
             self._systemd.tell("WATCHDOG=1", f"STATUS={self._state()}")
             await asyncio.sleep(every_s)
@@ -301,6 +332,11 @@ class Watch:
         if self._trouble is not None:
             return f"trouble: {self._trouble}"[:200]
         return f"{len(self._waiting)} pending, {self._run.account.counts[Class.TODO]} to download"
+
+
+def _lost(grips: Sequence[Grip]) -> Path | None:
+    """Return a file that a grip has lost, None where all hold."""
+    return next((lost for grip in grips if (lost := grip.lost()) is not None), None)
 
 
 def _is_cancelled() -> bool:
