@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -386,6 +386,52 @@ def test_a_reader_that_left_is_no_error_and_a_full_disk_is(
 
 def test_a_closed_stderr_changes_no_status(terminal: Terminal) -> None:
     assert run(["bogus"], terminal.env._replace(stderr=Closed())) == 2
+
+
+@pytest.fixture
+def refused() -> Iterator[dict[str, str]]:
+    """Give the environment of runs that no API answers."""
+    with socket.socket() as nobody:  # bound and not listening
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/x"
+        yield {"MUNSIT_API_KEY": KEY, "FETCHER_RETRIES": "0", "FETCHER_API_URL": url}
+
+
+@pytest.mark.parametrize("stderr", [Closed(), Full()], ids=["closed", "full"])
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [(["config"], 0), (["status"], 0), (["list"], 0), (["export"], 0), (["backfill"], 4), ([], 2)],
+    ids=["config", "status", "list", "export", "backfill", "nothing"],
+)
+def test_a_note_that_stderr_does_not_take_stops_nothing(
+    terminal: Terminal, refused: dict[str, str], argv: list[str], status: int, stderr: TextIO
+) -> None:
+    environ = {"FETCHER_OOPS": "1", **refused}
+    assert run(argv, terminal.env._replace(stderr=stderr, environ=environ)) == status
+
+
+@pytest.mark.parametrize("command", ["backfill", "list", "config"])
+def test_a_note_shows_no_control_characters(
+    terminal: Terminal, refused: dict[str, str], command: str
+) -> None:
+    terminal.run(command, **{"FETCHER_\x1b[31mOOPS": "1", **refused})
+    assert "OOPS" in terminal.err.getvalue()
+    assert "\x1b" not in terminal.err.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_stderr_changes_no_status_of_the_process() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "fetcher", "config"],
+            cwd=ROOT,
+            env={"FETCHER_OOPS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=full,
+            timeout=50,
+            check=False,
+        )
+    assert ended.returncode == 0
 
 
 def test_main_takes_the_process_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def run(args: Namespace, env: Environment) -> int:
     rows = list(_rows(found))
     env.stdout.write(_as_json(rows) if found.value("json_output", bool) else _as_table(rows))
     for notice in found.notices:
-        env.stderr.write(f"fetcher: note: {printable(notice)}\n")
+        env.tell(f"fetcher: note: {notice}")
     return 0
 
 

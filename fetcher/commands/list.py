@@ -77,7 +77,7 @@ def run(args: Namespace, env: Environment) -> int:
             table = _refunds(reader.rejected(selection), screen) if is_failed else None
             _show(table or _table(reader.entries(selection), screen), env)
             if reader.is_empty():
-                env.stderr.write("no job is known yet: fetcher backfill, or list --refresh\n")
+                env.tell("no job is known yet: fetcher backfill, or list --refresh")
     return 0
 
 

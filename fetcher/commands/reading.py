@@ -36,7 +36,7 @@ def opened(found: Resolved) -> Reader:
 def tell_notices(found: Resolved, env: Environment) -> None:
     """Tell of what looks like a slip in the settings."""
     for notice in found.notices:
-        env.stderr.write(f"fetcher: note: {printable(notice)}\n")
+        env.tell(f"fetcher: note: {notice}")
 
 
 def put(lines: Iterable[str], stream: TextIO) -> None:
