@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from fetcher import signals
 from fetcher.engine import STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM, Fetcher
 from fetcher.errors import FetcherError
-from fetcher.events import RunCompleted
+from fetcher.events import Notice, RunCompleted
 from fetcher.report import Console, Report, Wishes, choose, render
 from fetcher.report.outlet import Patience
 from fetcher.report.words import ERROR
@@ -60,8 +60,8 @@ def conduct(
     SIGINT ends the process at once, with the commands that it runs. Without a terminal
     SIGHUP asks a watch to poll now, as SIGUSR1 does always. What came while the program
     started counts as well, and so does what comes while a slow reader is waited for. It has
-    not ended well where stdout did not take all that was to be said there. Raises
-    FetcherError where the run could not even begin.
+    not ended well where stdout did not take all that was to be said there. Why a run could
+    not even begin is told as everything else is, and has a final event as well.
     """
     stop = fetcher.stop
     lost: list[OSError] = []
@@ -80,7 +80,12 @@ def conduct(
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         gc.enable()
-        exit_code = _carry_out(fetcher, runner, report, ear)
+        try:
+            exit_code = _carry_out(fetcher, runner, report, ear)
+        except FetcherError as error:
+            report(Notice("ERROR", str(error)))
+            report(RunCompleted(exit_code=error.exit_code))
+            return error.exit_code
         if not report.close():
             exit_code = exit_code or stop.verdict(stop.exit_code or STOPPED_BY_SIGINT)
         for loss in lost:
@@ -94,13 +99,10 @@ def conduct(
 
 
 def _carry_out(fetcher: Fetcher, runner: Runner, report: Report, ear: _Ear) -> int:
-    """Return the exit status of the run; one that cannot begin has a final event as well."""
+    """Return the exit status of the run. Raises FetcherError where it cannot begin."""
     try:
         fetcher.settings.await_key()
         return asyncio.run(_conducted(runner, report, ear))
-    except FetcherError as error:
-        report(RunCompleted(exit_code=error.exit_code))
-        raise
     finally:
         ear.outlast_loop()
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,8 @@ from fetcher.configuration.config import resolve
 from fetcher.configuration.options import OPTIONS, shown_by
 from fetcher.configuration.sources import NOT_IN_FILE
 from fetcher.errors import UsageError
+from fetcher.files.locks import held
+from fetcher.manifest import schema
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -345,6 +348,34 @@ def test_an_api_that_cannot_be_reached_is_told_once(terminal: Terminal, options:
         assert terminal.run(*argv, MUNSIT_API_KEY=KEY) == 4
 
     assert terminal.err.getvalue().count("The history could not be read") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "prepare", "status", "words"),
+    [
+        (["backfill"], "no key", 2, "MUNSIT_API_KEY"),
+        (["watch"], "locked", 5, "Another process"),
+        (["verify"], "damaged", 6, "damaged"),
+        (["list", "--refresh"], "no key", 2, "MUNSIT_API_KEY"),
+    ],
+)
+def test_why_a_run_cannot_begin_is_told_once_wherever_a_run_tells(
+    terminal: Terminal, argv: list[str], prepare: str, status: int, words: str
+) -> None:
+    log, state = terminal.env.cwd / "log", terminal.env.cwd / "d" / ".fetcher"
+    state.mkdir(parents=True)
+    if prepare == "damaged":
+        (state / schema.FILE_NAME).write_bytes(b"no database" * 1000)
+    environ = {} if prepare == "no key" else {"MUNSIT_API_KEY": KEY}
+    lock = held([state], command="backfill", wait_s=0) if prepare == "locked" else nullcontext()
+    with lock:
+        argv = [*argv, "-q", "-d", "d", "--log-file", str(log), "--log-format", "json"]
+        assert terminal.run(*argv, **environ) == status
+
+    told = [json.loads(line) for line in terminal.err.getvalue().splitlines()]
+    assert [one["level"] for one in told if words in one["message"]] == ["error"]
+    logged = log.read_text(encoding="utf-8").splitlines()
+    assert [words in line for line in logged if " error: " in line] == [True]
 
 
 def test_a_fault_shows_its_traceback_at_vv(
