@@ -378,6 +378,29 @@ def test_why_a_run_cannot_begin_is_told_once_wherever_a_run_tells(
     assert [words in line for line in logged if " error: " in line] == [True]
 
 
+@pytest.mark.parametrize("source", ["flag", "environment", "file"])
+@pytest.mark.parametrize("command", ["verify --repair", "list --refresh", "retry"])
+def test_a_dry_run_of_what_can_only_write_is_refused(
+    terminal: Terminal, refused: dict[str, str], command: str, source: str
+) -> None:
+    cwd = terminal.env.cwd
+    if source == "file":
+        (cwd / "fetcher.toml").write_text("dry-run = true", encoding="utf-8")
+    environ = refused | ({"FETCHER_DRY_RUN": "1"} if source == "environment" else {})
+    flags = ["--dry-run"] if source == "flag" else []
+    before = sorted(cwd.rglob("*"))
+
+    assert terminal.run(*command.split(), *flags, **environ) == 2
+
+    assert f"`fetcher {command}` is no dry run" in terminal.err.getvalue()
+    assert sorted(cwd.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["verify", "list"])
+def test_a_dry_run_of_what_only_reads_is_the_same(terminal: Terminal, command: str) -> None:
+    assert terminal.run(command, "--dry-run") == 0
+
+
 def test_a_fault_shows_its_traceback_at_vv(
     terminal: Terminal, status_runs: Callable[[Run], None]
 ) -> None:
