@@ -753,6 +753,14 @@ def test_init_takes_the_name_of_the_file(terminal: Terminal) -> None:
     assert (terminal.env.cwd / "other.toml").exists()
 
 
+def test_init_takes_the_name_of_the_file_from_the_environment(terminal: Terminal) -> None:
+    named = {"FETCHER_CONFIG": str(terminal.env.cwd / "mine.toml")}
+    assert terminal.run("config", "--init", **named) == 0
+    assert terminal.run("config", "--init", "--config", "other.toml", **named) == 0
+    written = sorted(path.name for path in terminal.env.cwd.glob("*.toml"))
+    assert written == ["mine.toml", "other.toml"]
+
+
 def test_init_where_nothing_can_be_written_is_a_storage_error(terminal: Terminal) -> None:
     assert terminal.run("config", "--init", "--config", "no/such/folder.toml") == 6
 
