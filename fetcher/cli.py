@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     env = this_environment()
     status = run(sys.argv[1:] if argv is None else argv, env)
     _let_go_of_broken(env.stdout)
+    _let_go_of_broken(env.stderr)
     return status
 
 
@@ -62,10 +63,10 @@ def run(argv: Sequence[str], env: Environment) -> int:
         status = _dispatch(args, env)
         env.stdout.flush()
     except FetcherError as error:
-        _complain(env, f"error: {error}")
+        env.tell(f"fetcher: error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _complain(env, "interrupted")
+        env.tell("fetcher: interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: nothing else may end a run
         return _end(error, args, env)
@@ -208,17 +209,9 @@ def _help(args: argparse.Namespace, env: Environment) -> int:
         topic = argparse.Namespace(words=[args.command] if args.command else [])
         return pages.run(topic, env)
     # Nothing was asked for, so nothing goes to stdout and the status says that it was no use.
-    env.stderr.write(pages.brief())
+    for line in pages.brief().splitlines():
+        env.tell(line)
     return EXIT_USAGE
-
-
-def _complain(env: Environment, text: str) -> None:
-    """Write one line to stderr; where that is gone too, the status alone tells."""
-    from fetcher.core.text import printable  # noqa: PLC0415 - only trouble pays for it
-
-    with contextlib.suppress(OSError, ValueError):
-        env.stderr.write(f"fetcher: {printable(text)}\n")
-        env.stderr.flush()
 
 
 def _end(error: Exception, args: argparse.Namespace, env: Environment) -> int:
@@ -226,7 +219,7 @@ def _end(error: Exception, args: argparse.Namespace, env: Environment) -> int:
     if isinstance(error, BrokenPipeError) and _has_no_reader(env.stdout):
         return EXIT_DONE  # the reader of stdout has seen enough, as `head` does
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        _complain(env, f"error: cannot write: {error.strerror}; make room and run it again")
+        env.tell(f"fetcher: error: cannot write: {error.strerror}; make room and run it again")
         return StorageError.exit_code
     where: Path | None = None
     with contextlib.suppress(Exception):  # not even this one may keep the message back
@@ -234,7 +227,7 @@ def _end(error: Exception, args: argparse.Namespace, env: Environment) -> int:
 
         where = record(error, args, env)
     kept = f"; {where} says where" if where else ""
-    _complain(env, f"error: a fault in fetcher itself ({type(error).__name__}){kept}")
+    env.tell(f"fetcher: error: a fault in fetcher itself ({type(error).__name__}){kept}")
     return EXIT_FAULT
 
 
@@ -259,8 +252,8 @@ def _is_broken(stream: TextIO) -> bool:
     return False
 
 
-def _let_go_of_broken(stdout: TextIO) -> None:
+def _let_go_of_broken(stream: TextIO) -> None:
     """Send what cannot be written to nowhere, or the interpreter's end would complain."""
-    if _is_broken(stdout):
+    if _is_broken(stream):
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

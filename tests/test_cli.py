@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,8 @@ from fetcher.configuration.config import resolve
 from fetcher.configuration.options import OPTIONS, shown_by
 from fetcher.configuration.sources import NOT_IN_FILE
 from fetcher.errors import UsageError
+from fetcher.files.locks import held
+from fetcher.manifest import schema
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -347,6 +350,57 @@ def test_an_api_that_cannot_be_reached_is_told_once(terminal: Terminal, options:
     assert terminal.err.getvalue().count("The history could not be read") == 1
 
 
+@pytest.mark.parametrize(
+    ("argv", "prepare", "status", "words"),
+    [
+        (["backfill"], "no key", 2, "MUNSIT_API_KEY"),
+        (["watch"], "locked", 5, "Another process"),
+        (["verify"], "damaged", 6, "damaged"),
+        (["list", "--refresh"], "no key", 2, "MUNSIT_API_KEY"),
+    ],
+)
+def test_why_a_run_cannot_begin_is_told_once_wherever_a_run_tells(
+    terminal: Terminal, argv: list[str], prepare: str, status: int, words: str
+) -> None:
+    log, state = terminal.env.cwd / "log", terminal.env.cwd / "d" / ".fetcher"
+    state.mkdir(parents=True)
+    if prepare == "damaged":
+        (state / schema.FILE_NAME).write_bytes(b"no database" * 1000)
+    environ = {} if prepare == "no key" else {"MUNSIT_API_KEY": KEY}
+    lock = held([state], command="backfill", wait_s=0) if prepare == "locked" else nullcontext()
+    with lock:
+        argv = [*argv, "-q", "-d", "d", "--log-file", str(log), "--log-format", "json"]
+        assert terminal.run(*argv, **environ) == status
+
+    told = [json.loads(line) for line in terminal.err.getvalue().splitlines()]
+    assert [one["level"] for one in told if words in one["message"]] == ["error"]
+    logged = log.read_text(encoding="utf-8").splitlines()
+    assert [words in line for line in logged if " error: " in line] == [True]
+
+
+@pytest.mark.parametrize("source", ["flag", "environment", "file"])
+@pytest.mark.parametrize("command", ["verify --repair", "list --refresh", "retry"])
+def test_a_dry_run_of_what_can_only_write_is_refused(
+    terminal: Terminal, refused: dict[str, str], command: str, source: str
+) -> None:
+    cwd = terminal.env.cwd
+    if source == "file":
+        (cwd / "fetcher.toml").write_text("dry-run = true", encoding="utf-8")
+    environ = refused | ({"FETCHER_DRY_RUN": "1"} if source == "environment" else {})
+    flags = ["--dry-run"] if source == "flag" else []
+    before = sorted(cwd.rglob("*"))
+
+    assert terminal.run(*command.split(), *flags, **environ) == 2
+
+    assert f"`fetcher {command}` is no dry run" in terminal.err.getvalue()
+    assert sorted(cwd.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["verify", "list"])
+def test_a_dry_run_of_what_only_reads_is_the_same(terminal: Terminal, command: str) -> None:
+    assert terminal.run(command, "--dry-run") == 0
+
+
 def test_a_fault_shows_its_traceback_at_vv(
     terminal: Terminal, status_runs: Callable[[Run], None]
 ) -> None:
@@ -386,6 +440,52 @@ def test_a_reader_that_left_is_no_error_and_a_full_disk_is(
 
 def test_a_closed_stderr_changes_no_status(terminal: Terminal) -> None:
     assert run(["bogus"], terminal.env._replace(stderr=Closed())) == 2
+
+
+@pytest.fixture
+def refused() -> Iterator[dict[str, str]]:
+    """Give the environment of runs that no API answers."""
+    with socket.socket() as nobody:  # bound and not listening
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/x"
+        yield {"MUNSIT_API_KEY": KEY, "FETCHER_RETRIES": "0", "FETCHER_API_URL": url}
+
+
+@pytest.mark.parametrize("stderr", [Closed(), Full()], ids=["closed", "full"])
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [(["config"], 0), (["status"], 0), (["list"], 0), (["export"], 0), (["backfill"], 4), ([], 2)],
+    ids=["config", "status", "list", "export", "backfill", "nothing"],
+)
+def test_a_note_that_stderr_does_not_take_stops_nothing(
+    terminal: Terminal, refused: dict[str, str], argv: list[str], status: int, stderr: TextIO
+) -> None:
+    environ = {"FETCHER_OOPS": "1", **refused}
+    assert run(argv, terminal.env._replace(stderr=stderr, environ=environ)) == status
+
+
+@pytest.mark.parametrize("command", ["backfill", "list", "config"])
+def test_a_note_shows_no_control_characters(
+    terminal: Terminal, refused: dict[str, str], command: str
+) -> None:
+    terminal.run(command, **{"FETCHER_\x1b[31mOOPS": "1", **refused})
+    assert "OOPS" in terminal.err.getvalue()
+    assert "\x1b" not in terminal.err.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_stderr_changes_no_status_of_the_process() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "fetcher", "config"],
+            cwd=ROOT,
+            env={"FETCHER_OOPS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=full,
+            timeout=50,
+            check=False,
+        )
+    assert ended.returncode == 0
 
 
 def test_main_takes_the_process_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -651,6 +751,14 @@ def test_init_writes_a_file_once(terminal: Terminal) -> None:
 def test_init_takes_the_name_of_the_file(terminal: Terminal) -> None:
     assert terminal.run("config", "--init", "--config", "other.toml") == 0
     assert (terminal.env.cwd / "other.toml").exists()
+
+
+def test_init_takes_the_name_of_the_file_from_the_environment(terminal: Terminal) -> None:
+    named = {"FETCHER_CONFIG": str(terminal.env.cwd / "mine.toml")}
+    assert terminal.run("config", "--init", **named) == 0
+    assert terminal.run("config", "--init", "--config", "other.toml", **named) == 0
+    written = sorted(path.name for path in terminal.env.cwd.glob("*.toml"))
+    assert written == ["mine.toml", "other.toml"]
 
 
 def test_init_where_nothing_can_be_written_is_a_storage_error(terminal: Terminal) -> None:

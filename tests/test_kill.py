@@ -34,6 +34,7 @@ async def fetcher(
     *options: str,
     key: str = KEY,
     stdout: int = asyncio.subprocess.PIPE,
+    stderr: int = asyncio.subprocess.PIPE,
 ) -> AsyncIterator[Process]:
     """Give a running `fetcher`; it is killed at the end if it still runs."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
@@ -44,7 +45,7 @@ async def fetcher(
         cwd=dest.parent,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=stdout,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
     try:
         yield process
@@ -241,6 +242,63 @@ async def test_a_second_sigint_ends_at_once(tmp_path: Path, sim: Simulator) -> N
     let_go(sim)
     assert (await ended(sim, dest)).status == 0
     check_mirror(sim, dest)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)],
+    ids=["SIGTERM", "SIGINT twice"],
+)
+async def test_a_signal_stops_in_time_though_nobody_reads(
+    tmp_path: Path,
+    sim: Simulator,
+    stream: str,
+    numbers: list[signal.Signals],
+    status: int,
+) -> None:
+    sim.add_job(size_bytes=5_000_000, serving=Serving(rate_bytes_s=100_000))
+    reader, writer = os.pipe()
+    fill(writer)
+    option = {"stdout": "--json", "stderr": "-v"}[stream]
+    where: dict[str, Any] = {stream: writer}
+    try:
+        async with fetcher(sim, tmp_path / "dest", option, **where) as process:
+            await eventually(lambda: arrived(tmp_path / "dest") > 0)
+            for number in numbers:
+                process.send_signal(number)
+            async with asyncio.timeout(5):
+                assert await process.wait() == status
+    finally:
+        os.close(writer)
+        os.close(reader)
+
+
+async def test_a_second_sigint_ends_at_once_while_a_reader_is_waited_for(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_jobs(1)
+    reader, writer = os.pipe()
+    fill(writer)
+    try:
+        async with fetcher(sim, tmp_path / "dest", "--json", stdout=writer) as process:
+            await eventually(lambda: bool(files(tmp_path / "dest")))
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(5):
+                assert await process.wait() == 130
+    finally:
+        os.close(writer)
+        os.close(reader)
+
+
+def fill(writer: int) -> None:
+    """Fill a pipe, so that it takes nothing more."""
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"\n" * 4096)
+    os.set_blocking(writer, True)
 
 
 # ---- the exit status and what is said ----------------------------------------------------

@@ -255,7 +255,7 @@ def test_a_tick_hands_on_what_a_slow_reader_left() -> None:
         while part := out.read(1 << 20):
             lines += part
             report.tick()
-        report.close(patience_s=0.0)
+        report.close()
     assert lines.count(b"\n") == 100
 
 

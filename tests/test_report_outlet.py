@@ -6,12 +6,13 @@ import errno
 import io
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
-from fetcher.report.outlet import WAITING_LIMIT_BYTES, Outlet
+from fetcher.report.outlet import AFTER_STOP_S, WAITING_LIMIT_BYTES, Outlet, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ def test_waiting_for_a_reader_ends_when_patience_does(pipe: Pipe) -> None:
     assert not outlet.pump(0.05)
 
 
-def test_endless_patience_hands_everything_over(pipe: Pipe) -> None:
+def test_a_slow_reader_gets_everything_in_the_end(pipe: Pipe) -> None:
     outlet = Outlet(pipe.writer)
     outlet.write("x" * 1_000_000)
     got = bytearray()
@@ -93,7 +94,7 @@ def test_endless_patience_hands_everything_over(pipe: Pipe) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert outlet.pump(None)
+    assert outlet.drain()
     reader.join()
     assert len(got) == 1_000_000
 
@@ -112,6 +113,26 @@ def test_beyond_the_limit_the_reader_sets_the_pace(pipe: Pipe) -> None:
     outlet.write("x" * total)
     assert outlet.waiting_bytes == 0
     reader.join()
+
+
+def test_after_a_stop_readers_that_do_not_read_have_a_second_together(pipe: Pipe) -> None:
+    patience = Patience(lambda: True)
+    outlets = [Outlet(pipe.writer, patience=patience) for _ in range(2)]
+    for outlet in outlets:
+        outlet.write("x" * 100_000)
+    began_s = time.monotonic()
+    assert [outlet.drain() for outlet in outlets] == [False, False]
+    assert AFTER_STOP_S <= time.monotonic() - began_s < 2 * AFTER_STOP_S
+
+
+def test_a_stop_ends_the_waiting_of_a_write_beyond_the_limit(pipe: Pipe) -> None:
+    asked = threading.Event()
+    outlet = Outlet(pipe.writer, patience=Patience(asked.is_set))
+    stop = threading.Timer(0.2, asked.set)
+    stop.start()
+    outlet.write("x" * (WAITING_LIMIT_BYTES + 1_000_000))
+    assert asked.is_set()
+    assert outlet.waiting_bytes > WAITING_LIMIT_BYTES
 
 
 def test_a_non_blocking_stream_loses_nothing(pipe: Pipe) -> None:
@@ -149,7 +170,7 @@ def test_a_full_disk_is_told_once() -> None:
 def test_a_stream_that_is_not_there_swallows_everything() -> None:
     outlet = Outlet(None)
     outlet.write_line("one")
-    assert outlet.pump(None)
+    assert outlet.drain()
     assert outlet.lost is None
 
 

@@ -5,13 +5,14 @@ only way in which a command meets the process. Light: a command's module is impo
 it is called for.
 
 A command's module has `run(args, env) -> int`: it returns the exit status, writes to
-`env.stdout` what was asked for, to `env.stderr` everything else, and raises FetcherError.
+`env.stdout` what was asked for, tells everything else on stderr, and raises FetcherError.
 `args` holds, by field, the options that were given as flags, and `words`, what else stood
 on the command line.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ class Environment(NamedTuple):
         """Return the settings of a run, and where they came from. Raises UsageError."""
         found = self.resolve(args)
         return found.settings(), found
+
+    def tell(self, line: str) -> None:
+        """Write one line to stderr, safe for a terminal; one that is gone or full stops nothing."""
+        from fetcher.core.text import printable  # noqa: PLC0415 - not every start has to tell
+
+        with contextlib.suppress(OSError, ValueError):
+            self.stderr.write(f"{printable(line)}\n")
+            self.stderr.flush()
 
 
 class Command(NamedTuple):

@@ -9,7 +9,7 @@ import json
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from fetcher.configuration.options import GROUPS, OPTIONS
+from fetcher.configuration.options import BY_FIELD, GROUPS, OPTIONS
 from fetcher.configuration.sources import FILE_NAME, NOT_IN_FILE
 from fetcher.core.text import printable, width
 from fetcher.errors import StorageError, UsageError
@@ -38,7 +38,7 @@ _TAIL = """
 def run(args: Namespace, env: Environment) -> int:
     """Show the settings, or write a file of them."""
     if getattr(args, "init", False):
-        path = env.cwd / getattr(args, "config", FILE_NAME)
+        path = _named(args, env)
         _create(path)
         env.stdout.write(f"wrote {printable(str(path))}\n")
         return 0
@@ -46,7 +46,7 @@ def run(args: Namespace, env: Environment) -> int:
     rows = list(_rows(found))
     env.stdout.write(_as_json(rows) if found.value("json_output", bool) else _as_table(rows))
     for notice in found.notices:
-        env.stderr.write(f"fetcher: note: {printable(notice)}\n")
+        env.tell(f"fetcher: note: {notice}")
     return 0
 
 
@@ -87,8 +87,22 @@ def _as_table(rows: list[tuple[str, str, str]]) -> str:
 # ---- --init ------------------------------------------------------------------------------
 
 
+def _named(args: Namespace, env: Environment) -> Path:
+    """Return the file that other commands would read, once it is there."""
+    option = BY_FIELD["config"]
+    path = getattr(args, option.field, None)
+    text = env.environ.get(option.environment, "")
+    if path is None and text.strip():
+        path = option.read(text, option.environment)
+    return env.cwd / str(path or FILE_NAME)
+
+
 def commented_file() -> str:
-    """Return a settings file in which every option stands, explained and commented out."""
+    """Return a settings file with every option, explained and commented out.
+
+    Without those that one command has for itself: set for good, `refresh` or `repair` would
+    only surprise.
+    """
     lines = [_HEAD]
     for group in GROUPS:
         options = [o for o in OPTIONS if o.group == group and not o.own]

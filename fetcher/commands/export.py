@@ -37,7 +37,7 @@ def run(args: Namespace, env: Environment) -> int:
         speech = exports.Speech(found.dest, _measure)
         if form == "kaldi":
             count = _write_kaldi(reader, speech, to)
-            env.stderr.write(f"wrote {count:,} recordings into {printable(str(to))}\n")
+            env.tell(f"wrote {count:,} recordings into {to}")
         elif form == "audiofolder":
             _write_audiofolder(reader, speech, found, to, env)
         elif form == "csv":
@@ -124,7 +124,7 @@ def _write_audiofolder(
         return
     with _fresh_files(folder, ["metadata.csv"]) as files:
         files["metadata.csv"].writelines(lines)
-    env.stderr.write(f"wrote {printable(str(folder / 'metadata.csv'))}\n")
+    env.tell(f"wrote {folder / 'metadata.csv'}")
 
 
 def _has_originals(reader: Reader) -> bool:

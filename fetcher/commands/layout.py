@@ -85,9 +85,9 @@ def _remind(args: Namespace, template: Template, env: Environment) -> None:
     others = {name: value for name, value in vars(args).items() if name != "output"}
     usual = env.resolve(Namespace(**others)).value("output", str)
     if usual != template.text:
-        env.stderr.write(
+        env.tell(
             f"fetcher: note: new files still go to {Screen().quote(usual)}; to keep them "
-            "together, set output in fetcher.toml to the template that was applied\n"
+            "together, set output in fetcher.toml to the template that was applied"
         )
 
 

@@ -10,7 +10,7 @@ from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING
 
 from fetcher import exports
-from fetcher.commands.reading import now, opened, put, put_table, tell_notices
+from fetcher.commands.reading import now, opened, put, put_table, refuse_dry_run, tell_notices
 from fetcher.configuration.tables import Cell, Column, Screen, lines
 from fetcher.core.text import fit, printable
 from fetcher.errors import UsageError
@@ -61,8 +61,11 @@ def run(args: Namespace, env: Environment) -> int:
     """List what was asked for; return the exit status."""
     found = env.resolve(args)
     selection = _selection(found)
+    does_refresh = found.value("refresh", bool)
+    if does_refresh:
+        refuse_dry_run(found, "list --refresh", "backfill --dry-run")
     tell_notices(found, env)
-    if found.value("refresh", bool):
+    if does_refresh:
         status = _refresh(found, env)
         if status:
             return status
@@ -77,7 +80,7 @@ def run(args: Namespace, env: Environment) -> int:
             table = _refunds(reader.rejected(selection), screen) if is_failed else None
             _show(table or _table(reader.entries(selection), screen), env)
             if reader.is_empty():
-                env.stderr.write("no job is known yet: fetcher backfill, or list --refresh\n")
+                env.tell("no job is known yet: fetcher backfill, or list --refresh")
     return 0
 
 

@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
 from fetcher.core.text import printable
+from fetcher.errors import UsageError
 from fetcher.manifest.reader import Reader
 from fetcher.runs.destination import Destination
 
@@ -36,7 +37,20 @@ def opened(found: Resolved) -> Reader:
 def tell_notices(found: Resolved, env: Environment) -> None:
     """Tell of what looks like a slip in the settings."""
     for notice in found.notices:
-        env.stderr.write(f"fetcher: note: {printable(notice)}\n")
+        env.tell(f"fetcher: note: {notice}")
+
+
+def refuse_dry_run(found: Resolved, command: str, instead: str) -> None:
+    """Raise UsageError where a dry run is wanted of a command that can only write.
+
+    `instead` is the command that shows what this one would take up.
+    """
+    if found.value("dry_run", bool):
+        place = found.origins["dry_run"].place
+        raise UsageError(
+            f"`fetcher {command}` is no dry run, it writes: leave out {place}"
+            f" or add --no-dry-run; to see what it would take up, `fetcher {instead}`"
+        )
 
 
 def put(lines: Iterable[str], stream: TextIO) -> None:

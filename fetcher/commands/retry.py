@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from fetcher.commands.reading import destination_of, now, tell_notices
+from fetcher.commands.reading import destination_of, now, refuse_dry_run, tell_notices
 from fetcher.configuration.kinds import quoted
 from fetcher.configuration.tables import Screen
 from fetcher.errors import UsageError
@@ -37,6 +37,7 @@ _SHOWN = 10
 def run(args: Namespace, env: Environment) -> int:
     """Queue the files of the named jobs, or all that were given up; return the exit status."""
     found = env.resolve(args)
+    refuse_dry_run(found, "retry", "list --state failed")
     tell_notices(found, env)
     destination = destination_of(found)
     with Reader(destination.manifest) as reader:

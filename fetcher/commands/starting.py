@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fetcher.commands.reading import tell_notices
+
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
@@ -16,13 +18,12 @@ if TYPE_CHECKING:
 def start(args: Namespace, env: Environment, choose: Callable[[Fetcher], Runner]) -> int:
     """Carry out the run that `choose` names, or its dry run; return the exit status."""
     settings, found = env.load(args)
+    tell_notices(found, env)
     from fetcher.network.certificates import import_without  # noqa: PLC0415 - `--help` needs no ssl
 
     import_without()
     from fetcher.engine import Fetcher  # noqa: PLC0415 - after the settings are known to be good
     from fetcher.foreground import conduct  # noqa: PLC0415 - as above
 
-    for notice in found.notices:
-        env.stderr.write(f"fetcher: note: {notice}\n")
     fetcher = Fetcher(settings)
     return conduct(fetcher, fetcher.run_plan if settings.dry_run else choose(fetcher), env)

@@ -82,7 +82,7 @@ def run(args: Namespace, env: Environment) -> int:
         screen = Screen.of(env.stdout, env.environ)
         env.stdout.writelines(f"{line}\n" for line in _screen(standing, screen, _where(found)))
     if not is_fresh:
-        env.stderr.write(f"fetcher: {_staleness(standing)}\n")
+        env.tell(f"fetcher: {_staleness(standing)}")
     return 0 if is_fresh else _EXIT_STALE
 
 

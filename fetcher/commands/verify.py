@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from fetcher.commands.reading import destination_of, tell_notices
+from fetcher.commands.reading import destination_of, refuse_dry_run, tell_notices
 from fetcher.core.text import printable
 from fetcher.events import VerifyCompleted
 from fetcher.report.units import human_count
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def run(args: Namespace, env: Environment) -> int:
     """Check every file; return 0 where all are whole in the end, 1 where some are not."""
     settings, found = env.load(args)
+    repair = found.value("repair", bool)
+    if repair:
+        refuse_dry_run(found, "verify --repair", "verify")
     destination_of(found)
     tell_notices(found, env)
     from fetcher.network.certificates import import_without  # noqa: PLC0415 - as in `starting`
@@ -32,7 +35,6 @@ def run(args: Namespace, env: Environment) -> int:
     from fetcher.foreground import conduct  # noqa: PLC0415 - as above
     from fetcher.verify import verify  # noqa: PLC0415 - as above
 
-    repair = found.value("repair", bool)
     keyless = {} if repair else {"api_key_file": None}  # a check must not wait for a key
     fetcher = Fetcher(settings.model_copy(update={"dry_run": False, **keyless}))
     ended: list[VerifyCompleted] = []

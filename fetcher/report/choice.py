@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self, TextIO
 from fetcher.frozen import frozen
 from fetcher.report.jsonl import JsonLines
 from fetcher.report.lines import LogFile, LogLines, PlanLines, StrayRecords, Style
-from fetcher.report.outlet import OnLost, Outlet
+from fetcher.report.outlet import OnLost, Outlet, Patience
 from fetcher.report.pace import Pace
 from fetcher.report.summary import Collector
 from fetcher.report.words import (
@@ -94,7 +94,9 @@ class Report:
     for stderr.
     """
 
-    def __init__(self, quote: Quote = plain, *, has_bars: bool = False) -> None:
+    def __init__(
+        self, quote: Quote = plain, *, has_bars: bool = False, patience: Patience | None = None
+    ) -> None:
         self.collector = Collector()
         self.quote = quote
         self.has_bars = has_bars
@@ -103,6 +105,7 @@ class Report:
         self._says: list[Say] = []
         self._closers: list[Callable[[], None]] = []
         self._outlets: list[Outlet] = []
+        self._patience = patience or Patience()
         self._strays = StrayRecords(self)
         self._lock = RLock()
 
@@ -129,17 +132,17 @@ class Report:
             for say in self._says:
                 say(level, text)
 
-    def close(self, *, patience_s: float | None = None) -> None:
+    def close(self) -> bool:
         """Take the bars away and hand over what still waits; harmless when done twice.
 
-        Waits for slow readers up to `patience_s` seconds each, None: as long as they take.
+        Waits for slow readers as long as there is patience; true when they have got all.
         """
         logging.getLogger().removeHandler(self._strays)
         with self._lock:
             for close in self._closers:
                 close()
-            for outlet in self._outlets:
-                outlet.pump(patience_s)
+            are_done = [outlet.drain() for outlet in self._outlets]
+        return all(are_done)
 
     def __enter__(self) -> Self:
         """Begin: until the end, what libraries log goes through this report."""
@@ -168,7 +171,7 @@ class Report:
         self, stream: TextIO | None, *, encoding: str | None = None, on_lost: OnLost | None = None
     ) -> Outlet:
         """Return an outlet to `stream` that `tick` and `close` see to."""
-        outlet = Outlet(stream, encoding=encoding, on_lost=on_lost)
+        outlet = Outlet(stream, encoding=encoding, on_lost=on_lost, patience=self._patience)
         self._outlets.append(outlet)
         return outlet
 
@@ -178,6 +181,7 @@ def choose(
     console: Console,
     *,
     on_lost: OnLost | None = None,
+    patience: Patience | None = None,
     clock: Clock = time.monotonic,
 ) -> Report:
     """Return the report that these wishes ask for on this console.
@@ -185,10 +189,11 @@ def choose(
     Bars and log lines go to stderr; stdout is for `--json`, or for the plan of a dry run.
     `on_lost` is called once, with the error, when stdout was lost: BrokenPipeError when its
     reader has gone, any other OSError for a full disk and the like. The run should then be
-    stopped; nothing is written to stdout any more.
+    stopped; nothing is written to stdout any more. `patience`: with readers that do not read.
     """
     has_bars = wants_bars(wishes, console)
-    report = Report(_quote(console.stderr, is_tty=console.stderr_is_tty), has_bars=has_bars)
+    quote = _quote(console.stderr, is_tty=console.stderr_is_tty)
+    report = Report(quote, has_bars=has_bars, patience=patience)
     pace = Pace(clock)
     if has_bars or threshold_of(wishes, has_bars=has_bars) <= INFO:
         report.add(pace)

@@ -2,7 +2,8 @@
 
 Owns how bytes reach stdout and stderr. A pipe that nobody reads (`| less`), a terminal
 held by Ctrl-S, a closed pipe, a full disk: none of them may stop a download, so `write`
-hands over what is taken at once and keeps the rest. Knows nothing of what it carries.
+hands over what is taken at once and keeps the rest. None may outlast a stop either: from
+then on `Patience` is bounded. Knows nothing of what it carries.
 """
 
 from __future__ import annotations
@@ -21,9 +22,33 @@ CHUNK_BYTES: int = getattr(select, "PIPE_BUF", 65536)
 RETRY_S = 0.01  # before asking again a stream that called itself ready and took nothing
 # What may wait for a reader that does not read; beyond it the run keeps the reader's pace.
 WAITING_LIMIT_BYTES = 8 * 1024 * 1024
+SLICE_S = 0.1  # how often it is asked, while a reader is waited for, whether to stop
+# What a stop leaves to readers, all together; contract 5.8 allows 5 s, the work takes up to 4.
+AFTER_STOP_S = 1.0
 UNKNOWN_SIZE = os.terminal_size((80, 24))
 
 OnLost = Callable[[OSError], None]
+
+
+class Patience:
+    """How long readers are waited for at the end: without bounds, until a stop is asked for.
+
+    From then on they have AFTER_STOP_S, all of them together. `is_stopping` may become true
+    at any time, as a signal comes.
+    """
+
+    def __init__(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        self.is_stopping = is_stopping
+        self._ends_at: float | None = None
+
+    def is_over(self) -> bool:
+        """Return whether nobody is waited for any more; the time runs from the first asking."""
+        if not self.is_stopping():
+            return False
+        now_s = time.monotonic()
+        if self._ends_at is None:
+            self._ends_at = now_s + AFTER_STOP_S
+        return now_s >= self._ends_at
 
 
 class Outlet:
@@ -35,12 +60,18 @@ class Outlet:
     """
 
     def __init__(
-        self, stream: TextIO | None, *, encoding: str | None = None, on_lost: OnLost | None = None
+        self,
+        stream: TextIO | None,
+        *,
+        encoding: str | None = None,
+        on_lost: OnLost | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._encoding = encoding or getattr(stream, "encoding", None) or "utf-8"
         self._on_lost = on_lost
+        self._patience = patience or Patience()
         self._waiting = bytearray()
         self.lost: OSError | None = None
         if self._fd is not None and stream is not None:
@@ -68,7 +99,8 @@ class Outlet:
     def write(self, text: str) -> None:
         """Write `text`, or as much of it as is taken at once; never raises.
 
-        Waits only when more than WAITING_LIMIT_BYTES are kept back already.
+        Waits only when more than WAITING_LIMIT_BYTES are kept back already, and no longer
+        than until a stop is asked for.
         """
         if self.lost is not None or self._stream is None:
             return
@@ -76,20 +108,29 @@ class Outlet:
             self._attempt(partial(self._hand_over, self._stream, text))
             return
         self._waiting += text.encode(self._encoding, "backslashreplace")
-        self.pump(None if len(self._waiting) > WAITING_LIMIT_BYTES else 0.0)
+        is_done = self.pump()
+        if len(self._waiting) > WAITING_LIMIT_BYTES:
+            while not is_done and not self._patience.is_stopping():
+                is_done = self.pump(SLICE_S)
 
     def write_line(self, line: str) -> None:
         """Write `line` and its end."""
         self.write(f"{line}\n")
 
-    def pump(self, patience_s: float | None = 0.0) -> bool:
+    def drain(self) -> bool:
+        """Hand over all that waits, as long as there is patience; true when nothing does."""
+        while not (is_done := self.pump(SLICE_S)) and not self._patience.is_over():
+            pass
+        return is_done
+
+    def pump(self, wait_s: float = 0.0) -> bool:
         """Hand over what waits; true when nothing does any more.
 
-        Waits for the reader up to `patience_s` seconds, None: as long as it takes.
+        Waits up to `wait_s` seconds for the reader to take more.
         """
-        ends_at = None if patience_s is None else time.monotonic() + patience_s
+        ends_at = time.monotonic() + wait_s
         while self._fd is not None and self._waiting:
-            left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
+            left_s = max(0.0, ends_at - time.monotonic())
             if not _is_ready(self._fd, left_s):
                 return False
             before_bytes = len(self._waiting)
@@ -136,7 +177,7 @@ def _descriptor(stream: TextIO | None) -> int | None:
         return None
 
 
-def _is_ready(descriptor: int, timeout_s: float | None) -> bool:
+def _is_ready(descriptor: int, timeout_s: float) -> bool:
     try:
         return bool(select.select((), (descriptor,), (), timeout_s)[1])
     except (OSError, ValueError):
