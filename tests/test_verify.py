@@ -269,6 +269,25 @@ async def test_what_was_ours_is_mended_in_its_place(
     assert (await run(sim.api_url, tmp_path)).final.already == 2
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+async def test_a_file_that_may_not_be_read_is_damaged_and_mended_like_the_others(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(4, size_bytes=5_000)
+    await run(sim.api_url, tmp_path)
+    before = files(tmp_path)
+    closed, lost, *_ = before
+    (tmp_path / closed).chmod(0)
+    (tmp_path / lost).unlink()
+
+    outcome = await verified(sim.api_url, tmp_path)
+    assert (outcome.final.exit_code, outcome.found) == (1, {closed: "damaged", lost: "missing"})
+
+    outcome = await verified(sim.api_url, tmp_path, repair=True)
+    assert (outcome.final.exit_code, outcome.completed.repaired) == (0, 2)
+    assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize(("damage", "problem"), DAMAGES[5:], ids=IDS[5:])
 async def test_what_is_foreign_stays_and_the_whole_id_is_used(
     sim: Simulator, tmp_path: Path, damage: Callable[[Path], object], problem: str

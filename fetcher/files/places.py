@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fetcher.core.names import is_state_folder
 from fetcher.errors import PlaceError
-from fetcher.files.trouble import explain, explained
+from fetcher.files.trouble import explain, readable
 from fetcher.threads import end_if_called_off
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class Places:
         if not found.st_size or not (found.st_mtime_ns == mark_ns or coarse):
             return False
         return self.contains(path)
+
+    def may_be_read(self, path: str) -> bool:
+        """Return whether the file there may be opened for reading."""
+        return os.access(f"{self.root}/{path}", os.R_OK)
 
     def restamp(self, path: str, before: datetime | None, after: datetime) -> None:
         """Give a file that bears the mark `before` the mark `after`; others stay as they are."""
@@ -267,11 +271,12 @@ def mtime_ns(at: datetime) -> int:
 def digest_file(path: Path) -> tuple[str, int]:
     """Return the SHA-256 (hex) and the length in bytes of a regular file.
 
-    Links are not followed. Raises StorageError, PlaceError, CalledOffError.
+    Links are not followed. Raises PlaceError where this file cannot be read, StorageError
+    where no file could be, CalledOffError.
     """
     digest = hashlib.sha256()
     length = 0
-    with explained(path):
+    with readable(path):
         # O_NONBLOCK: a named pipe would wait for somebody to write into it.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
