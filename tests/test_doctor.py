@@ -561,6 +561,30 @@ async def test_a_folder_that_may_not_be_written_is_6(sim: Simulator, patient: Pa
     assert patient.status == 6
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize(
+    ("place", "mode", "check"),
+    [
+        pytest.param(".", 0o555, "destination", id="the folder"),
+        pytest.param(".fetcher/manifest.db", 0o444, "manifest", id="the manifest"),
+        pytest.param(".fetcher/lock", 0o444, "in use", id="the lock"),
+    ],
+)
+async def test_what_a_run_could_not_write_where_one_has_been_is_6(
+    sim: Simulator, patient: Patient, place: str, mode: int, check: str
+) -> None:
+    await backfill(sim.api_url, patient.dest)
+    barred = patient.dest / place
+    before = barred.stat().st_mode
+    barred.chmod(mode)
+
+    found = await patient.ask("--api-url", sim.api_url)
+
+    barred.chmod(before)
+    assert (patient.status, found[check][0]["level"]) == (6, "problem")
+    assert f"{barred.resolve()} may not be written" in found[check][0]["found"]
+
+
 async def test_a_share_that_does_not_answer_is_6_and_is_not_asked_again(
     sim: Simulator, patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -312,7 +312,7 @@ async def test_a_file_that_may_not_be_read_keeps_no_other_from_being_adopted(
 
     planned: list[Event] = []
     await Fetcher(settings(sim.api_url, tmp_path, dry_run=True)).run_plan(planned.append)
-    plan = {one.id: (one.action, one.path) for one in planned if isinstance(one, Planned)}
+    plan = {str(one.id): (one.action, one.path) for one in planned if isinstance(one, Planned)}
     assert plan[jobs[1]] == ("download", beside)
     assert [plan[job][0] for job in jobs if job != jobs[1]] == ["adopt"] * 3
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_LOCK = "lock"
+LOCK_FILE = "lock"
 _HOLDER = "holder.json"
 _PATIENCE_S = 0.2  # somebody who only asks who holds it has the lock for a moment
 
@@ -35,7 +35,7 @@ def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
         for folder in sorted(set(folders)):
             # thread_local: a run takes the lock in a thread and gives it back in another.
             patience_s = max(wait_s, _PATIENCE_S)
-            lock = FileLock(folder / _LOCK, timeout=patience_s, mode=0o600, thread_local=False)
+            lock = FileLock(folder / LOCK_FILE, timeout=patience_s, mode=0o600, thread_local=False)
             try:
                 stack.enter_context(lock)
             except Timeout as error:  # an OSError, and no trouble of the storage
@@ -45,7 +45,9 @@ def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
                 ) from error
             except OSError as error:
                 why = error.strerror or error
-                raise StorageError(f"The lock {folder / _LOCK} cannot be taken: {why}") from error
+                raise StorageError(
+                    f"The lock {folder / LOCK_FILE} cannot be taken: {why}"
+                ) from error
             _announce(folder, command)
             stack.callback(_withdraw, folder)
         yield
@@ -55,10 +57,10 @@ def is_held(folder: Path) -> bool:
     """Return whether a process holds that folder's lock now."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 - 25 ms that others need not pay
 
-    if not (folder / _LOCK).exists():
+    if not (folder / LOCK_FILE).exists():
         return False
     try:
-        with FileLock(folder / _LOCK, timeout=0):
+        with FileLock(folder / LOCK_FILE, timeout=0):
             return False
     except Timeout:
         return True
