@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
 import socket
+import sqlite3
 import ssl
 import sys
 import time
@@ -727,15 +729,21 @@ def _break_inside(file: Path) -> None:
         opened.write(b"\xff" * 8192)
 
 
+def _drop_a_table(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        db.execute("DROP TABLE record")
+
+
 @pytest.mark.parametrize(
     "harm",
     [
         lambda file: file.write_bytes(b""),
+        _drop_a_table,
         lambda file: file.write_bytes(b"no database" * 100),
         lambda file: file.write_bytes(file.read_bytes()[:5000]),
         _break_inside,
     ],
-    ids=["empty", "garbage", "cut", "inside"],
+    ids=["empty", "without a table", "garbage", "cut", "inside"],
 )
 async def test_a_damaged_manifest_is_6_and_is_left_as_it_is(
     sim: Simulator, patient: Patient, harm: Callable[[Path], None]
