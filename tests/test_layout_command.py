@@ -389,6 +389,20 @@ async def test_a_change_of_case_alone_is_a_move(desk: Desk) -> None:
     desk.check()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+async def test_a_file_whose_folder_may_not_be_entered_is_blocked_and_not_missing(
+    desk: Desk,
+) -> None:
+    desk.sim.add_job("talk.wav", id=FIRST)
+    await desk.fetch()
+    folder = (desk.dest / (desk.path(FIRST) or "")).parent
+    folder.chmod(0)
+    lines, last = desk.said("--apply", BY_ID)
+    folder.chmod(0o700)
+    assert (last["blocked"], last["missing"], last["exit_code"]) == (1, 0, 1)
+    assert "cannot be looked at" in lines[0]["reason"]
+
+
 async def test_the_extension_is_that_of_the_audio_and_not_of_file_name(desk: Desk) -> None:
     desk.sim.add_job("talk.mp4", id=FIRST, source_type="video")
     await desk.fetch(output="{id}/{file_name}")

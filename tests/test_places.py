@@ -490,6 +490,13 @@ def test_a_file_that_fails_to_be_read_is_its_own_trouble() -> None:
         digest_file(Path("/proc/self/mem"))
 
 
+@pytest.mark.parametrize("path", ["gone", "a.wav/x", "x" * 300, "loop/x", "nul\0", "a.wav"])
+def test_what_can_be_told_is_not_hidden(dest: Path, path: str) -> None:
+    (dest / "a.wav").write_bytes(BODY)
+    (dest / "loop").symlink_to("loop")
+    assert Places(dest).hidden(path) is None
+
+
 # ---- what the system says ----------------------------------------------------------------
 
 

@@ -288,6 +288,17 @@ async def test_a_file_that_may_not_be_read_is_damaged_and_mended_like_the_others
     assert files(tmp_path) == before
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+async def test_a_file_whose_folder_may_not_be_entered_is_not_said_to_be_gone(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    _, path = await one_file(sim, tmp_path)
+    path.parent.chmod(0)
+    outcome = await verified(sim.api_url, tmp_path)
+    path.parent.chmod(0o700)
+    assert (outcome.final.exit_code, list(outcome.found.values())) == (1, ["damaged"])
+
+
 @pytest.mark.parametrize(("damage", "problem"), DAMAGES[5:], ids=IDS[5:])
 async def test_what_is_foreign_stays_and_the_whole_id_is_used(
     sim: Simulator, tmp_path: Path, damage: Callable[[Path], object], problem: str

@@ -32,6 +32,9 @@ _AT_FDCWD = -100 if sys.platform == "linux" else -2
 _RENAME_NOREPLACE = 1  # Linux renameat2(2)
 _RENAME_EXCL = 4  # macOS renameatx_np(2)
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+# What the system says where nothing stands, a name that its file system cannot have included.
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+_NOTHING_THERE |= {errno.EINVAL, errno.EILSEQ}
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _READ_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,6 +57,19 @@ class Places:
             return os.lstat(f"{self.root}/{path}")  # a Path for each would double the cost
         except (OSError, ValueError):
             return None
+
+    def hidden(self, path: str) -> str | None:
+        """Return why nobody can tell what stands there, None where one can.
+
+        `find` finds nothing then, such as in a folder that may not be entered.
+        """
+        try:
+            os.lstat(f"{self.root}/{path}")
+        except ValueError:
+            return None
+        except OSError as error:
+            return None if error.errno in _NOTHING_THERE else error.strerror or str(error)
+        return None
 
     def is_ours(self, path: str, marked_at: datetime | None) -> bool:
         """Return whether a regular file inside DIR stands there with this job's mark.

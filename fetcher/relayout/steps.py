@@ -62,7 +62,8 @@ def why_not_ours(places: Places, entry: Entry, path: str) -> str | None:
     """Return why what stands at `path` is not this row's file by its looks, None if it is."""
     found = places.find(path)
     if found is None:
-        return "it is not there"
+        why = places.hidden(path)
+        return "it is not there" if why is None else f"it cannot be looked at: {why}"
     if not stat.S_ISREG(found.st_mode):
         return "something else stands in its place"
     if not places.contains(path):
@@ -121,7 +122,7 @@ class Plan:
         if not wanted:
             return Step(entry, Kind.STAYS, old)
         trouble = why_not_ours(self._places, entry, old)
-        if self._places.find(old) is None:
+        if self._places.find(old) is None and self._places.hidden(old) is None:
             for path in wanted:
                 if self._may_have(path, entry) and not why_not_ours(self._places, entry, path):
                     return Step(entry, Kind.FOUND, path)
