@@ -154,6 +154,7 @@ async def test_whole_files_are_told_as_such(sim: Simulator, tmp_path: Path) -> N
         files=70, intact=70, bytes=sum(len(data) for data in files(tmp_path).values())
     )
     assert (outcome.final.exit_code, outcome.final.records, outcome.final.already) == (0, 70, 70)
+    assert outcome.final.bytes == 0
     progress = [one for one in outcome.events if isinstance(one, VerifyProgress)]
     assert (progress[-1].files_done, progress[-1].files_total) == (70, 70)
 
@@ -261,6 +262,7 @@ async def test_what_was_ours_is_mended_in_its_place(
     outcome = await verified(sim.api_url, tmp_path, repair=True)
     assert (outcome.final.exit_code, outcome.final.downloaded, outcome.final.already) == (0, 1, 1)
     assert (outcome.completed.repaired, outcome.found) == (1, {path: problem})
+    assert outcome.final.bytes == len(before[path])
     assert files(tmp_path) == before
     assert (tmp_path / path).stat().st_mtime_ns == mtime_ns
     assert (len(sim.audio_requests(whole)), len(sim.audio_requests(job_id))) == (1, 2)
