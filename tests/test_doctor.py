@@ -28,8 +28,11 @@ from fetcher.checkup.mounts import Mount, mount_of
 from fetcher.checkup.patience import within
 from fetcher.cli import run
 from fetcher.commands import Environment
+from fetcher.core.filters import Rules
 from fetcher.files.locks import held
+from fetcher.manifest.listing import Intake
 from fetcher.manifest.store import Store
+from fetcher.models import Job, JobId, Status
 from fetcher.simulator import Fault, Simulator
 
 if TYPE_CHECKING:
@@ -734,16 +737,28 @@ def _drop_a_table(file: Path) -> None:
         db.execute("DROP TABLE record")
 
 
+def _write_a_wrong_type(file: Path) -> None:
+    with contextlib.closing(Store(file)) as store:
+        store.absorb(
+            [Job(JobId("a"), Status.PENDING)],
+            Intake(Rules(), originals=False, run_base=0, retry_base=0),
+            {},
+        )
+    with contextlib.closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE entry SET attempts = 'x'")
+
+
 @pytest.mark.parametrize(
     "harm",
     [
         lambda file: file.write_bytes(b""),
         _drop_a_table,
+        _write_a_wrong_type,
         lambda file: file.write_bytes(b"no database" * 100),
         lambda file: file.write_bytes(file.read_bytes()[:5000]),
         _break_inside,
     ],
-    ids=["empty", "without a table", "garbage", "cut", "inside"],
+    ids=["empty", "without a table", "of a wrong type", "garbage", "cut", "inside"],
 )
 async def test_a_damaged_manifest_is_6_and_is_left_as_it_is(
     sim: Simulator, patient: Patient, harm: Callable[[Path], None]

@@ -46,6 +46,8 @@ def examine_manifest(path: Path) -> Findings:
 
 def _described(path: Path) -> str:
     with Reader(path) as reader:
+        for _ in reader.entries():  # raises where one has a value that no row can have
+            pass
         tallies = reader.tallies()
     jobs = sum(one.files for one in tallies if one.variant is Variant.DENOISED)
     files = sum(one.files for one in tallies if one.state is State.COMPLETE)
