@@ -78,7 +78,7 @@ async def _verified(fetcher: Fetcher, sink: Sink, *, repair: bool) -> RunComplet
     sink(completed)
     return replace(
         check.account(mending.mended, mending.adopted),
-        bytes=completed.bytes,
+        bytes=mending.bytes_stored,
         bytes_fetched=mending.bytes_fetched,
         seconds=completed.seconds,
         exit_code=exit_code,

@@ -862,6 +862,18 @@ async def test_a_dry_run_into_what_no_run_could_write_is_a_storage_error(
         await run(sim.api_url, dest)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+@pytest.mark.parametrize("name", [MANIFEST, "lock"])
+async def test_a_dry_run_finds_a_file_of_fetcher_that_no_run_could_write(
+    name: str, tmp_path: Path, sim: Simulator
+) -> None:
+    sim.add_job()
+    await run(sim.api_url, tmp_path)
+    os.chmod(tmp_path / ".fetcher" / name, 0o444)  # noqa: PTH101 - pathlib is not for coroutines
+    with pytest.raises(StorageError, match=name):
+        await plan(sim, tmp_path)
+
+
 async def test_a_dry_run_of_a_folder_that_may_not_be_read_ends_as_the_backfill_does(
     tmp_path: Path, sim: Simulator
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
 import socket
+import sqlite3
 import ssl
 import sys
 import time
@@ -26,8 +28,11 @@ from fetcher.checkup.mounts import Mount, mount_of
 from fetcher.checkup.patience import within
 from fetcher.cli import run
 from fetcher.commands import Environment
+from fetcher.core.filters import Rules
 from fetcher.files.locks import held
+from fetcher.manifest.listing import Intake
 from fetcher.manifest.store import Store
+from fetcher.models import Job, JobId, Status
 from fetcher.simulator import Fault, Simulator
 
 if TYPE_CHECKING:
@@ -561,6 +566,30 @@ async def test_a_folder_that_may_not_be_written_is_6(sim: Simulator, patient: Pa
     assert patient.status == 6
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize(
+    ("place", "mode", "check"),
+    [
+        pytest.param(".", 0o555, "destination", id="the folder"),
+        pytest.param(".fetcher/manifest.db", 0o444, "manifest", id="the manifest"),
+        pytest.param(".fetcher/lock", 0o444, "in use", id="the lock"),
+    ],
+)
+async def test_what_a_run_could_not_write_where_one_has_been_is_6(
+    sim: Simulator, patient: Patient, place: str, mode: int, check: str
+) -> None:
+    await backfill(sim.api_url, patient.dest)
+    barred = patient.dest / place
+    before = barred.stat().st_mode
+    barred.chmod(mode)
+
+    found = await patient.ask("--api-url", sim.api_url)
+
+    barred.chmod(before)
+    assert (patient.status, found[check][0]["level"]) == (6, "problem")
+    assert f"{barred.resolve()} may not be written" in found[check][0]["found"]
+
+
 async def test_a_share_that_does_not_answer_is_6_and_is_not_asked_again(
     sim: Simulator, patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -703,15 +732,33 @@ def _break_inside(file: Path) -> None:
         opened.write(b"\xff" * 8192)
 
 
+def _drop_a_table(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        db.execute("DROP TABLE record")
+
+
+def _write_a_wrong_type(file: Path) -> None:
+    with contextlib.closing(Store(file)) as store:
+        store.absorb(
+            [Job(JobId("a"), Status.PENDING)],
+            Intake(Rules(), originals=False, run_base=0, retry_base=0),
+            {},
+        )
+    with contextlib.closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE entry SET attempts = 'x'")
+
+
 @pytest.mark.parametrize(
     "harm",
     [
         lambda file: file.write_bytes(b""),
+        _drop_a_table,
+        _write_a_wrong_type,
         lambda file: file.write_bytes(b"no database" * 100),
         lambda file: file.write_bytes(file.read_bytes()[:5000]),
         _break_inside,
     ],
-    ids=["empty", "garbage", "cut", "inside"],
+    ids=["empty", "without a table", "of a wrong type", "garbage", "cut", "inside"],
 )
 async def test_a_damaged_manifest_is_6_and_is_left_as_it_is(
     sim: Simulator, patient: Patient, harm: Callable[[Path], None]

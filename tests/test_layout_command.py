@@ -24,7 +24,7 @@ from fetcher.files.sealing import sync_folder
 from fetcher.manifest.reader import Reader
 from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
-from fetcher.simulator import Fault
+from fetcher.simulator import Fault, Serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -389,10 +389,47 @@ async def test_a_change_of_case_alone_is_a_move(desk: Desk) -> None:
     desk.check()
 
 
-async def test_the_extension_is_that_of_the_audio_and_not_of_file_name(desk: Desk) -> None:
-    desk.sim.add_job("talk.mp4", id=FIRST, source_type="video")
-    await desk.fetch(output="{id}/{file_name}")
-    assert desk.path(FIRST) == f"{FIRST}/talk.mp4"
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+async def test_a_file_whose_folder_may_not_be_entered_is_blocked_and_not_missing(
+    desk: Desk,
+) -> None:
+    desk.sim.add_job("talk.wav", id=FIRST)
+    await desk.fetch()
+    folder = (desk.dest / (desk.path(FIRST) or "")).parent
+    folder.chmod(0)
+    lines, last = desk.said("--apply", BY_ID)
+    folder.chmod(0o700)
+    assert (last["blocked"], last["missing"], last["exit_code"]) == (1, 0, 1)
+    assert "cannot be looked at" in lines[0]["reason"]
+
+
+@pytest.mark.parametrize("extension", [".oga", ".aif"])
+async def test_an_extension_that_came_from_the_link_stays(desk: Desk, extension: str) -> None:
+    desk.sim.add_job(f"podcast{extension}", id=FIRST, serving=Serving(extension=extension))
+    await desk.fetch()
+    assert desk.path(FIRST) == f"podcast/podcast.aaaaaaaa{extension}"
+
+    assert desk.layout("--apply", BY_ID) == 0
+
+    assert desk.path(FIRST) == f"{FIRST}{extension}"
+
+
+@pytest.mark.parametrize(
+    ("file_name", "output"),
+    [
+        pytest.param("talk.mp4", "{id}/{file_name}", id="alone"),
+        pytest.param("Talk.MP4", "{short_id}.{file_name}", id="behind the id, in capitals"),
+        pytest.param("-talk.mp4", "{id}/{file_name}", id="with another beginning"),
+        pytest.param("talk" * 100 + ".mp4", "{short_id}.{file_name}", id="cut"),
+        pytest.param("talk.mp4. ", "{id}/{file_name}", id="with an end that no name has"),
+    ],
+)
+async def test_the_extension_is_that_of_the_audio_and_not_of_file_name(
+    desk: Desk, file_name: str, output: str
+) -> None:
+    desk.sim.add_job(file_name, id=FIRST, source_type="video")
+    await desk.fetch(output=output)
+    assert (desk.path(FIRST) or "").lower().endswith(".mp4")
 
     assert desk.layout("--apply", BY_ID) == 0
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +25,6 @@ from fetcher.models import Entry, Job, JobId, State, Status, Validator, Variant
 from fetcher.runs.look import Adoptable, Eye
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fetcher.simulator import Simulator
 
 AT = datetime(2024, 5, 1, 10, 20, 30, 123456, tzinfo=UTC)
@@ -289,6 +290,36 @@ def test_what_is_no_file_is_not_adopted(eye: Eye, kind: str) -> None:
     else:
         os.mkfifo(path)
     assert eye.adopt("a.wav") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that fails to be read")
+def test_what_cannot_be_read_is_not_adopted(tmp_path: Path) -> None:
+    eye = Eye(Template.parse(DEFAULT_TEMPLATE), Places(Path("/proc/self")), Parts(tmp_path))
+    assert eye.adopt("mem") is None
+    assert eye.adopt("gone") is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+async def test_a_file_that_may_not_be_read_keeps_no_other_from_being_adopted(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    jobs = sim.add_jobs(4, size_bytes=5_000)
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    shutil.rmtree(tmp_path / ".fetcher")
+    (closed,) = (tmp_path / path for path in files(tmp_path) if jobs[1][:8] in path)
+    closed.chmod(0)
+    beside = str(closed.with_name(closed.name.replace(jobs[1][:8], jobs[1])).relative_to(tmp_path))
+
+    planned: list[Event] = []
+    await Fetcher(settings(sim.api_url, tmp_path, dry_run=True)).run_plan(planned.append)
+    plan = {str(one.id): (one.action, one.path) for one in planned if isinstance(one, Planned)}
+    assert plan[jobs[1]] == ("download", beside)
+    assert [plan[job][0] for job in jobs if job != jobs[1]] == ["adopt"] * 3
+
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, ran.final.adopted, ran.final.downloaded) == (0, 3, 1)
+    assert (tmp_path / beside).read_bytes() == sim.content(jobs[1])
+    closed.chmod(0o600)
 
 
 # ---- two jobs that share a short id and a time -------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import FullError, PlaceError, StorageError
 from fetcher.files.places import Places, TakenError, digest_file, mtime_ns
-from fetcher.files.trouble import explain, explained
+from fetcher.files.trouble import explain, explained, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -478,9 +479,22 @@ def test_what_is_no_regular_file_is_not_read(dest: Path, kind: str) -> None:
     assert open_files() == files
 
 
-def test_a_file_that_is_gone_is_the_storages_trouble(dest: Path) -> None:
-    with pytest.raises(StorageError):
+def test_a_file_that_is_gone_is_its_own_trouble(dest: Path) -> None:
+    with pytest.raises(PlaceError, match="cannot be read"):
         digest_file(dest / "gone")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that fails to be read")
+def test_a_file_that_fails_to_be_read_is_its_own_trouble() -> None:
+    with pytest.raises(PlaceError, match="cannot be read"):
+        digest_file(Path("/proc/self/mem"))
+
+
+@pytest.mark.parametrize("path", ["gone", "a.wav/x", "x" * 300, "loop/x", "nul\0", "a.wav"])
+def test_what_can_be_told_is_not_hidden(dest: Path, path: str) -> None:
+    (dest / "a.wav").write_bytes(BODY)
+    (dest / "loop").symlink_to("loop")
+    assert Places(dest).hidden(path) is None
 
 
 # ---- what the system says ----------------------------------------------------------------
@@ -496,6 +510,18 @@ def test_a_full_disk_says_so(number: int) -> None:
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT])
 def test_a_disk_that_fails_is_the_storages_trouble(number: int) -> None:
     assert type(explain(OSError(number, os.strerror(number)), "a.wav")) is StorageError
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT])
+def test_what_hinders_the_reading_of_one_file_is_that_files_trouble(number: int) -> None:
+    with pytest.raises(PlaceError), readable("a.wav"):
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_hinders_the_reading_of_all_files_is_the_storages_trouble(number: int) -> None:
+    with pytest.raises(StorageError), readable("a.wav"):
+        raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -286,6 +287,28 @@ def test_damage_that_comes_while_rows_are_read_is_told(path: Path) -> None:
         path.write_bytes(data[:8192] + bytes(len(data) - 8192))
         with pytest.raises(ManifestError):
             list(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("bytes_stored", "x"),
+        ("bytes_total", b"x"),
+        ("path", b"\xff\x00"),
+        ("audio_duration_s", "x"),
+        ("audio_size_bytes", 1.5),
+        ("created_us", "x"),
+        ("attempts", "x"),
+        ("file_name", b"x"),
+        ("audio_url", b"x"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_damage(path: Path, column: str, value: object) -> None:
+    write(path, [job(1)])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE entry SET {column} = ?", (value,))
+    with pytest.raises(ManifestError, match="damaged"), Reader(path) as reader:
+        list(reader.entries())
 
 
 def test_a_new_manifest_in_the_place_of_the_old_one_is_read(path: Path) -> None:

@@ -154,6 +154,7 @@ async def test_whole_files_are_told_as_such(sim: Simulator, tmp_path: Path) -> N
         files=70, intact=70, bytes=sum(len(data) for data in files(tmp_path).values())
     )
     assert (outcome.final.exit_code, outcome.final.records, outcome.final.already) == (0, 70, 70)
+    assert outcome.final.bytes == 0
     progress = [one for one in outcome.events if isinstance(one, VerifyProgress)]
     assert (progress[-1].files_done, progress[-1].files_total) == (70, 70)
 
@@ -261,12 +262,43 @@ async def test_what_was_ours_is_mended_in_its_place(
     outcome = await verified(sim.api_url, tmp_path, repair=True)
     assert (outcome.final.exit_code, outcome.final.downloaded, outcome.final.already) == (0, 1, 1)
     assert (outcome.completed.repaired, outcome.found) == (1, {path: problem})
+    assert outcome.final.bytes == len(before[path])
     assert files(tmp_path) == before
     assert (tmp_path / path).stat().st_mtime_ns == mtime_ns
     assert (len(sim.audio_requests(whole)), len(sim.audio_requests(job_id))) == (1, 2)
     assert unfinished(tmp_path) == []
     assert (await verified(sim.api_url, tmp_path)).final.exit_code == 0
     assert (await run(sim.api_url, tmp_path)).final.already == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+async def test_a_file_that_may_not_be_read_is_damaged_and_mended_like_the_others(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_jobs(4, size_bytes=5_000)
+    await run(sim.api_url, tmp_path)
+    before = files(tmp_path)
+    closed, lost, *_ = before
+    (tmp_path / closed).chmod(0)
+    (tmp_path / lost).unlink()
+
+    outcome = await verified(sim.api_url, tmp_path)
+    assert (outcome.final.exit_code, outcome.found) == (1, {closed: "damaged", lost: "missing"})
+
+    outcome = await verified(sim.api_url, tmp_path, repair=True)
+    assert (outcome.final.exit_code, outcome.completed.repaired) == (0, 2)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+async def test_a_file_whose_folder_may_not_be_entered_is_not_said_to_be_gone(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    _, path = await one_file(sim, tmp_path)
+    path.parent.chmod(0)
+    outcome = await verified(sim.api_url, tmp_path)
+    path.parent.chmod(0o700)
+    assert (outcome.final.exit_code, list(outcome.found.values())) == (1, ["damaged"])
 
 
 @pytest.mark.parametrize(("damage", "problem"), DAMAGES[5:], ids=IDS[5:])

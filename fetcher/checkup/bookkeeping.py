@@ -11,6 +11,7 @@ from fetcher.manifest import schema
 from fetcher.manifest.reader import Reader
 from fetcher.models import State, Variant
 from fetcher.report.units import human_bytes, human_count
+from fetcher.runs.destination import is_barred
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from fetcher.checkup.findings import Findings
     from fetcher.runs.destination import Destination
 
+_STORAGE = StorageError.exit_code
 # Where the messages about a manifest turn from what is wrong to what to do.
 _TURN = "was left as it is. "
+_GRANT = "give this user the right to read and write it"
 
 
 def examine_manifest(path: Path) -> Findings:
@@ -31,15 +34,20 @@ def examine_manifest(path: Path) -> Findings:
         verdict = schema.check_whole(path)
         if verdict is not None:
             raise schema.damaged(path, verdict)
+        if is_barred(path):
+            yield problem("manifest", f"{path} may not be written", _GRANT, _STORAGE)
+            return
         yield good("manifest", _described(path))
     except StorageError as error:
         what, turn, cure = str(error).partition(_TURN)
-        cure = cure or "give this user the right to read and write it"
+        cure = cure or _GRANT
         yield problem("manifest", f"{what}{turn}".strip(), cure, error.exit_code)
 
 
 def _described(path: Path) -> str:
     with Reader(path) as reader:
+        for _ in reader.entries():  # raises where one has a value that no row can have
+            pass
         tallies = reader.tallies()
     jobs = sum(one.files for one in tallies if one.variant is Variant.DENOISED)
     files = sum(one.files for one in tallies if one.state is State.COMPLETE)
@@ -51,7 +59,9 @@ def _described(path: Path) -> str:
 
 
 def examine_lock(destination: Destination) -> Findings:
-    """Yield who works on the destination now, which is no fault."""
+    """Yield who works on the destination now, which is no fault, and whether one could."""
+    for lock in filter(is_barred, destination.locks):
+        yield problem("in use", f"the lock {lock} may not be written", _GRANT, _STORAGE)
     who = present_holder(destination.own_state) or present_holder(destination.state)
     if who is None:
         yield good("in use", "by no other fetcher")

@@ -100,6 +100,9 @@ def _folder(
         found = f"{place} cannot be written: {error.strerror or error}"
         yield problem(check, found, _CURES.get(error.errno or 0, _ANOTHER), _STORAGE)
         return None
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):  # tried in `inner` only
+        yield problem(check, f"{folder} may not be written", _CURES[errno.EACCES], _STORAGE)
+        return None
     made = f"{folder}" if folder.is_dir() else f"{folder} can be made in {place}"
     yield good(check, f"{made}: written, synced and renamed in {traits.took_s * 1000:.0f} ms")
     if check == "destination":

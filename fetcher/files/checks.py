@@ -48,6 +48,9 @@ def examine(places: Places, said: Recorded, is_stopped: Callable[[], bool]) -> F
     """Return what is wrong with the file, None where nothing is, or once `is_stopped`."""
     found = places.find(said.path)
     if found is None:
+        why = places.hidden(said.path)
+        if why is not None:
+            return Finding(Problem.DAMAGED, f"it cannot be looked at: {why}")
         return Finding(Problem.MISSING, "it is not there")
     if stat.S_ISLNK(found.st_mode):
         return Finding(Problem.FOREIGN, "a link stands in its place")

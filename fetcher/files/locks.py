@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_LOCK = "lock"
+LOCK_FILE = "lock"
 _HOLDER = "holder.json"
 _PATIENCE_S = 0.2  # somebody who only asks who holds it has the lock for a moment
 
@@ -35,7 +35,7 @@ def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
         for folder in sorted(set(folders)):
             # thread_local: a run takes the lock in a thread and gives it back in another.
             patience_s = max(wait_s, _PATIENCE_S)
-            lock = FileLock(folder / _LOCK, timeout=patience_s, mode=0o600, thread_local=False)
+            lock = FileLock(folder / LOCK_FILE, timeout=patience_s, mode=0o600, thread_local=False)
             try:
                 stack.enter_context(lock)
             except Timeout as error:  # an OSError, and no trouble of the storage
@@ -45,7 +45,9 @@ def held(folders: list[Path], *, command: str, wait_s: float) -> Iterator[None]:
                 ) from error
             except OSError as error:
                 why = error.strerror or error
-                raise StorageError(f"The lock {folder / _LOCK} cannot be taken: {why}") from error
+                raise StorageError(
+                    f"The lock {folder / LOCK_FILE} cannot be taken: {why}"
+                ) from error
             _announce(folder, command)
             stack.callback(_withdraw, folder)
         yield
@@ -55,10 +57,10 @@ def is_held(folder: Path) -> bool:
     """Return whether a process holds that folder's lock now."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 - 25 ms that others need not pay
 
-    if not (folder / _LOCK).exists():
+    if not (folder / LOCK_FILE).exists():
         return False
     try:
-        with FileLock(folder / _LOCK, timeout=0):
+        with FileLock(folder / LOCK_FILE, timeout=0):
             return False
     except Timeout:
         return True
@@ -78,24 +80,24 @@ class Grip:
         self._anchor = anchor
         self._folder = folder
         self._others = others
-        self._lock = _look_at(folder / _LOCK)
+        self._lock = _look_at(folder / LOCK_FILE)
 
     def lost(self) -> Path | None:
         """Return a file that is gone, or a lock in whose place another stands; None otherwise."""
         anchor = _look_at(self._anchor)
         if self._lock is None or anchor is None or anchor.st_dev != self._lock.st_dev:
             return None
-        for path in (self._folder / _LOCK, *self._others):
+        for path in (self._folder / LOCK_FILE, *self._others):
             if _is_missing(path):
                 return path
-        return self._folder / _LOCK if self._is_replaced(self._lock) else None
+        return self._folder / LOCK_FILE if self._is_replaced(self._lock) else None
 
     def _is_replaced(self, before: os.stat_result) -> bool:
         """Return whether another lock file is there, which anybody may take or has taken.
 
         Its number alone proves nothing: some network file systems change it.
         """
-        now = _look_at(self._folder / _LOCK)
+        now = _look_at(self._folder / LOCK_FILE)
         if now is None or now.st_dev != before.st_dev or now.st_ino == before.st_ino:
             return False
         return not is_held(self._folder) or not _is_ours(holder(self._folder))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fetcher.core.names import is_state_folder
 from fetcher.errors import PlaceError
-from fetcher.files.trouble import explain, explained
+from fetcher.files.trouble import explain, readable
 from fetcher.threads import end_if_called_off
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ _AT_FDCWD = -100 if sys.platform == "linux" else -2
 _RENAME_NOREPLACE = 1  # Linux renameat2(2)
 _RENAME_EXCL = 4  # macOS renameatx_np(2)
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+# What the system says where nothing stands, a name that its file system cannot have included.
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+_NOTHING_THERE |= {errno.EINVAL, errno.EILSEQ}
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _READ_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,6 +58,19 @@ class Places:
         except (OSError, ValueError):
             return None
 
+    def hidden(self, path: str) -> str | None:
+        """Return why nobody can tell what stands there, None where one can.
+
+        `find` finds nothing then, such as in a folder that may not be entered.
+        """
+        try:
+            os.lstat(f"{self.root}/{path}")
+        except ValueError:
+            return None
+        except OSError as error:
+            return None if error.errno in _NOTHING_THERE else error.strerror or str(error)
+        return None
+
     def is_ours(self, path: str, marked_at: datetime | None) -> bool:
         """Return whether a regular file inside DIR stands there with this job's mark.
 
@@ -69,6 +85,10 @@ class Places:
         if not found.st_size or not (found.st_mtime_ns == mark_ns or coarse):
             return False
         return self.contains(path)
+
+    def may_be_read(self, path: str) -> bool:
+        """Return whether the file there may be opened for reading."""
+        return os.access(f"{self.root}/{path}", os.R_OK)
 
     def restamp(self, path: str, before: datetime | None, after: datetime) -> None:
         """Give a file that bears the mark `before` the mark `after`; others stay as they are."""
@@ -267,11 +287,12 @@ def mtime_ns(at: datetime) -> int:
 def digest_file(path: Path) -> tuple[str, int]:
     """Return the SHA-256 (hex) and the length in bytes of a regular file.
 
-    Links are not followed. Raises StorageError, PlaceError, CalledOffError.
+    Links are not followed. Raises PlaceError where this file cannot be read, StorageError
+    where no file could be, CalledOffError.
     """
     digest = hashlib.sha256()
     length = 0
-    with explained(path):
+    with readable(path):
         # O_NONBLOCK: a named pipe would wait for somebody to write into it.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:

@@ -16,6 +16,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NAMES = frozenset(
     {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 )
+# No file's trouble: too much is open, or too little memory is left, to read any.
+_OF_THE_PROCESS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @contextlib.contextmanager
@@ -25,6 +27,17 @@ def explained(what: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain(error, what) from error
+
+
+@contextlib.contextmanager
+def readable(what: Path | str) -> Iterator[None]:
+    """Raise PlaceError where this one file cannot be read, StorageError where none could."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_THE_PROCESS:
+            raise explain(error, what) from error
+        raise PlaceError(f"{what} cannot be read: {error.strerror or error}") from error
 
 
 def explain(error: OSError, what: Path | str) -> StorageError | PlaceError:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from fetcher.models import Entry, Job, State, Status, Variant
@@ -31,6 +33,14 @@ ENTRY_COLUMNS = (
     "last_error, completed_us"
 )
 _JOB_WIDTH = JOB_COLUMNS.count(",") + 1
+_COLUMNS = ENTRY_COLUMNS.split(", ")
+_NOT_NULL = frozenset(
+    {"id", "status", "file_name", "source_type", "audio_format", "user_id", "seq", "variant"}
+    | {"state", "attempts"}
+)
+_NUMBERS = frozenset({"seq", "attempts", "audio_size_bytes", "bytes_total", "bytes_stored"})
+_NUMBERS |= {"created_us", "updated_us", "completed_us"}
+_SHAPES = 1024  # far more than there are ways to leave values out in a history
 
 
 def to_us(at: datetime | None) -> int | None:
@@ -66,9 +76,36 @@ def job_values(job: Job) -> tuple[Any, ...]:
     )
 
 
+def _refuse_odd(values: Sequence[Any], first: int) -> None:
+    """Raise TypeError where a value is of no type that its column has; `first`: of the columns.
+
+    SQLite keeps any value in any column. Told by the types of them all, 1 us a row.
+    """
+    odd = _odd_column(tuple(map(type, values)), first)
+    if odd is not None:
+        raise TypeError(f"{odd} is of a wrong type")
+
+
+@lru_cache(_SHAPES)
+def _odd_column(types: tuple[type, ...], first: int) -> str | None:
+    for name, kind in zip(_COLUMNS[first:], types, strict=False):
+        if kind not in _kinds(name):
+            return name
+    return None
+
+
+def _kinds(column: str) -> set[type]:
+    """Return the types that values of that column have."""
+    kinds: set[type] = {int} if column in _NUMBERS else {str}
+    if column == "audio_duration_s":
+        kinds = {float, int}
+    return kinds if column in _NOT_NULL else kinds | {NoneType}
+
+
 def to_job(row: Sequence[Any]) -> Job:
     """Return the job of a row that begins with JOB_COLUMNS; raises sqlite3.DataError."""
     try:
+        _refuse_odd(row[:_JOB_WIDTH], 0)
         return Job(
             id=row[0],
             status=_STATUSES[row[1]],
@@ -91,9 +128,11 @@ def to_job(row: Sequence[Any]) -> Job:
 
 def to_entry(row: Sequence[Any]) -> Entry:
     """Return the entry of a row of ENTRY_COLUMNS; raises sqlite3.DataError."""
-    seq, variant, state, path, total, stored, sha256, attempts, error, completed = row[_JOB_WIDTH:]
+    own = row[_JOB_WIDTH:]
+    seq, variant, state, path, total, stored, sha256, attempts, error, completed = own
     job = to_job(row)
     try:
+        _refuse_odd(own, _JOB_WIDTH)
         return Entry(
             seq=seq,
             job=job,

@@ -205,9 +205,24 @@ def check_whole(path: Path) -> str | None:
         db = open_readonly(path, is_quiet=not has_log(path))
         try:
             verdict = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            return _lacking(db) if verdict == "ok" else verdict
         finally:
             db.close()
-    return None if verdict == "ok" else verdict
+
+
+def _lacking(db: sqlite3.Connection) -> str | None:
+    """Return which table or index is not there, None where all of this format are."""
+    if _version(db) < VERSION:
+        return None
+    with contextlib.closing(nothing()) as whole:
+        gone = _parts_of(whole) - _parts_of(db)
+    return f"{min(gone)} is missing" if gone else None
+
+
+def _parts_of(db: sqlite3.Connection) -> set[str]:
+    return {
+        f"the {kind} {name}" for kind, name in db.execute("SELECT type, name FROM sqlite_master")
+    }
 
 
 def _connect_readonly(path: Path, *, immutable: bool) -> sqlite3.Connection:

@@ -17,7 +17,8 @@ from fetcher.core.extensions import (
     extension_of_bytes,
     extension_of_url,
 )
-from fetcher.core.names import path_key
+from fetcher.core.layout import FILE_LIMIT_BYTES
+from fetcher.core.names import bared, path_key, scrub, trim
 from fetcher.core.sniff import PEEK_BYTES
 from fetcher.frozen import frozen
 from fetcher.manifest.reader import Selection
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from fetcher.models import Entry
 
 _COMING = frozenset({State.WAITING, State.QUEUED, State.PARTIAL, State.FAILED})
+_ORIGINAL_MARK = ".original"
+_LEADING = "_-~. "  # what may be replaced at the beginning of a name
+_MOST_UNCUT_BYTES = FILE_LIMIT_BYTES - 60  # a cut is between grapheme clusters, of any size
 _TAKEN = "another file stands where it would go, and where it would go with the whole id as well"
 
 
@@ -62,7 +66,8 @@ def why_not_ours(places: Places, entry: Entry, path: str) -> str | None:
     """Return why what stands at `path` is not this row's file by its looks, None if it is."""
     found = places.find(path)
     if found is None:
-        return "it is not there"
+        why = places.hidden(path)
+        return "it is not there" if why is None else f"it cannot be looked at: {why}"
     if not stat.S_ISREG(found.st_mode):
         return "something else stands in its place"
     if not places.contains(path):
@@ -78,6 +83,20 @@ def is_same_file(places: Places, path: str, other: str) -> bool:
     if here is None or there is None or path_key(path) != path_key(other):
         return False
     return os.path.samestat(here, there)
+
+
+def _may_be_of_upload(entry: Entry, suffix: str) -> bool:
+    """Return whether the path ends in that suffix because `file_name` does.
+
+    `file_name` stands at its end then, but for what a name may not begin with; of a long
+    name only a part may.
+    """
+    name = (entry.path or "").rpartition("/")[2].lower()
+    upload = trim(scrub(entry.job.file_name)).lower()
+    if not upload.endswith(suffix) or len(name.encode()) > _MOST_UNCUT_BYTES:
+        return upload.endswith(suffix)
+    bare_name = name.removesuffix(suffix).removesuffix(_ORIGINAL_MARK) + suffix
+    return bare_name.endswith(bared(upload).lstrip(_LEADING))
 
 
 class Plan:
@@ -121,7 +140,7 @@ class Plan:
         if not wanted:
             return Step(entry, Kind.STAYS, old)
         trouble = why_not_ours(self._places, entry, old)
-        if self._places.find(old) is None:
+        if self._places.find(old) is None and self._places.hidden(old) is None:
             for path in wanted:
                 if self._may_have(path, entry) and not why_not_ours(self._places, entry, path):
                     return Step(entry, Kind.FOUND, path)
@@ -167,7 +186,7 @@ class Plan:
         That is what the old path ends in, unless that may be a part of `file_name`, which
         names the upload: then the first bytes tell.
         """
-        if suffix and not entry.job.file_name.lower().endswith(suffix):
+        if suffix and not _may_be_of_upload(entry, suffix):
             return suffix
         first_bytes = self._places.beginning(entry.path or "", PEEK_BYTES)
         told = extension_of_bytes(first_bytes, variant=entry.variant)

@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from fetcher.errors import StorageError, UsageError
-from fetcher.files.locks import Grip, held
+from fetcher.files.locks import LOCK_FILE, Grip, held
 from fetcher.frozen import frozen
 from fetcher.manifest import schema
 
@@ -49,6 +49,11 @@ class Destination:
         """Return the manifest's file."""
         return self.state / schema.FILE_NAME
 
+    @property
+    def locks(self) -> list[Path]:
+        """Return the files that are locked while the destination is held."""
+        return [folder / LOCK_FILE for folder in dict.fromkeys((self.own_state, self.state))]
+
     def prepare(self) -> None:
         """Make whatever folder is missing. Raises StorageError; nothing is changed then."""
         self._refuse_link()
@@ -63,6 +68,9 @@ class Destination:
         self._refuse_link()
         for folder in (self.root, self.own_state, self.state, self.parts):
             _check(folder)
+        for file in (*self.locks, self.manifest):
+            if is_barred(file):
+                raise StorageError(f"{file} may not be written: check whose it is, and its mode.")
 
     @property
     def is_apart(self) -> bool:
@@ -123,6 +131,11 @@ class Destination:
                 Grip(self.state, self.state, [self.manifest]),
             ]
         return [Grip(self.root, self.own_state, [self.manifest])]
+
+
+def is_barred(file: Path) -> bool:
+    """Return whether a file is there that this user may not read and write."""
+    return os.access(file, os.F_OK) and not os.access(file, os.R_OK | os.W_OK)
 
 
 def _close_to_others(folder: Path) -> None:

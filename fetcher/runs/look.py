@@ -87,11 +87,15 @@ class Eye:
         part_bytes = self._part_bytes(entry)
         earlier = None
         for path in self._possible_paths(entry):
-            if self.places.is_ours(path, entry.job.marked_at):
+            if self._is_its_own(path, entry.job):
                 return Local(found=path, part_bytes=part_bytes)
             if earlier is None and self._bears_earlier_mark(path, entry.job):
                 earlier = path
         return Local(found=earlier, part_bytes=part_bytes)
+
+    def _is_its_own(self, path: str, job: Job) -> bool:
+        """Return whether a file bears the job's mark; one that nobody may read proves nothing."""
+        return self.places.is_ours(path, job.marked_at) and self.places.may_be_read(path)
 
     def _bears_earlier_mark(self, path: str, job: Job) -> bool:
         """Return whether a file was marked with an `updated_at` that the job had before.
@@ -132,7 +136,8 @@ class Eye:
     def adopt(self, path: str) -> Adoptable | None:
         """Return the file at `path` once it is proven to be whole audio, None otherwise.
 
-        Reads the whole file. Raises StorageError.
+        Reads the whole file; one that cannot be read is no proof. Raises StorageError where
+        no file could be read.
         """
         place = self.places.root / path
         try:

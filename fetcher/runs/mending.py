@@ -42,6 +42,7 @@ class Mending:
     run: Run | None = None
     mended: set[int] = field(default_factory=set)
     adopted: int = 0
+    bytes_stored: int = 0
     bytes_fetched: int = 0
     _reopened: set[int] = field(default_factory=set)
 
@@ -77,6 +78,7 @@ class Mending:
         """Learn which files are whole again, however the mending ended."""
         if self.run is not None:
             self.mended = self._reopened - await self.run.manifest.do(Store.unfinished)
+            self.bytes_stored = self.run.account.bytes_stored
             self.bytes_fetched = self.run.account.bytes_fetched
 
     async def _reopen_all(self, run: Run, gone: set[int]) -> None:
