@@ -108,10 +108,10 @@ class Outlet:
             self._attempt(partial(self._hand_over, self._stream, text))
             return
         self._waiting += text.encode(self._encoding, "backslashreplace")
+        is_too_much = len(self._waiting) > WAITING_LIMIT_BYTES
         is_done = self.pump()
-        if len(self._waiting) > WAITING_LIMIT_BYTES:
-            while not is_done and not self._patience.is_stopping():
-                is_done = self.pump(SLICE_S)
+        while is_too_much and not is_done and not self._patience.is_stopping():
+            is_done = self.pump(SLICE_S)
 
     def write_line(self, line: str) -> None:
         """Write `line` and its end."""
