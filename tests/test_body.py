@@ -155,6 +155,57 @@ async def test_a_stalled_body_gives_what_came_and_then_fails(kind: str, length: 
         assert not fault.permanent
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+BROKEN = {
+    "no size": b"ZZ\r\n",
+    "a page": b"<html>gone</html>",
+    "too large a size": b"F" * 20 + b"\r\n",
+    "no end of line": b"1\r\nx5\r\n",
+    "another answer": b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("garbage", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("before", [b"", b"5\r\naudio\r\n"], ids=["first", "later"])
+async def test_framing_that_breaks_while_a_read_waits_fails_at_once(
+    before: bytes, garbage: bytes
+) -> None:
+    is_waited_for = asyncio.Event()
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + before)
+        await is_waited_for.wait()
+        writer.write(garbage)
+
+    async with asyncio.timeout(10), opened(reply) as body:
+        assert bytes(await body.chunk(5) if before else b"") in before
+        reading = asyncio.create_task(read_until_fault(body))
+        await asyncio.sleep(0)
+        is_waited_for.set()
+        came, fault = await reading
+        assert came == (b"x" if garbage.startswith(b"1") else b"")
+        assert isinstance(fault, ShortBodyError)
+
+
+@pytest.mark.parametrize("garbage", BROKEN.values(), ids=BROKEN)
+async def test_framing_that_broke_while_nobody_read_fails_after_what_came(garbage: bytes) -> None:
+    is_open = asyncio.Event()
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        await is_open.wait()
+        writer.write(b"5\r\naudio\r\n" + garbage)
+
+    async with RawServer(reply) as server, Host() as host, asyncio.timeout(10):
+        async with host.open(f"{server.origin}/a", {}) as body:
+            is_open.set()
+            await server.until(lambda server: server.open_connections == 0)
+            await asyncio.sleep(0)  # a turn in which nobody reads
+            came, fault = await read_until_fault(body)
+        assert came.removesuffix(b"x") == b"audio"
+        assert isinstance(fault, ShortBodyError)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_slow_body_is_handed_out_before_it_is_complete(kind: str) -> None:
     head, encoded = response(kind, LARGE, cut=10)

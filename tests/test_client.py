@@ -263,6 +263,32 @@ async def test_half_a_page_is_a_short_body() -> None:
     assert isinstance(await page_fault(reply), ShortBodyError)
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "while it is waited for"])
+async def test_a_page_whose_framing_breaks_is_a_short_body(is_late: bool) -> None:
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[    \r\n")
+        if is_late:
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        writer.write(b"ZZ\r\n")
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        assert isinstance(await page_fault(reply), ShortBodyError | ConnectionFailedError)
+
+
+async def test_a_refusal_whose_framing_breaks_is_a_refusal() -> None:
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"ZZ\r\n")
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(1.5):  # without waiting for its words
+        assert isinstance(await page_fault(reply), KeyRefusedError)
+
+
 async def test_an_api_that_is_silent_fails_after_the_timeout() -> None:
     async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
@@ -400,6 +426,20 @@ async def test_what_is_no_event_stream_is_an_error(
 ) -> None:
     with pytest.raises(expected):
         await events_of(always(response))
+
+
+async def test_a_stream_whose_framing_breaks_is_a_short_body() -> None:
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked"
+        writer.write(f"{head}\r\n\r\n".encode())
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"ZZ\r\n")
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ShortBodyError):
+            await events_of(reply)
 
 
 async def test_a_stream_that_falls_silent_is_a_failed_connection() -> None:

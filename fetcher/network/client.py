@@ -123,7 +123,7 @@ class Api:
         """
         query = f"/denoise?offset={offset}" + ("" if limit is None else f"&limit={limit}")
         async with self._get(query, accept="application/json") as (response, key):
-            body = await read_page(response, key)
+            body = await read_page(response, key, gap_s=self._timeout_s)
         return parse_page(body)
 
     @asynccontextmanager
@@ -140,7 +140,7 @@ class Api:
         async with self._get(path, accept=_EVENT_STREAM, gap_s=gap_s) as (response, key):
             if response.content_type != _EVENT_STREAM:
                 raise ContentError("the answer is no event stream")
-            async with aclosing(events_of(response, key)) as events:
+            async with aclosing(events_of(response, key, gap_s=gap_s)) as events:
                 yield events
 
     async def fresh_url(self, job_id: JobId, *, within_s: float = 10.0) -> str | None:

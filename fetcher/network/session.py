@@ -17,6 +17,7 @@ from fetcher.network.certificates import trusted
 from fetcher.network.pool import Pool
 from fetcher.network.proxies import proxy_for
 from fetcher.network.resolver import Resolver
+from fetcher.network.stream import watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,7 @@ class Session:
         proxy = self._proxy(address)
         is_encrypted = address.scheme == "https" or (proxy is not None and proxy.scheme == "https")
         try:
-            return await self._session.get(
+            response = await self._session.get(
                 _url(address),
                 headers={**headers, **_basic(address)},
                 allow_redirects=False,
@@ -90,6 +91,8 @@ class Session:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error, address, self._timeout_s) from error
+        watch(response)
+        return response
 
     def _timeout(self, gap_s: float) -> aiohttp.ClientTimeout:
         """Return a limit for each phase, and none for the whole."""
