@@ -1,7 +1,8 @@
-"""aiohttp's stream of one body: what comes next, within a limit, and that it ended.
+"""aiohttp's stream of one body: what comes next, within a limit, and how it really ended.
 
 Owns what aiohttp leaves out. Where the framing of a body breaks it stops its own timer, closes
-the connection and tells the stream nothing: a read would wait for ever.
+the connection and tells the stream nothing: a read would wait for ever. And a body that only
+the end of its connection ends counts as complete for it, whatever that end was.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ def watch(response: aiohttp.ClientResponse) -> None:
 
     def lost(_: asyncio.Future[None]) -> None:
         if content.exception() is None and not content.is_eof():
-            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+            content.set_exception(aiohttp.ClientConnectionError("the connection was closed"))
 
     def ended() -> None:
         closed.remove_done_callback(lost)
+        if _is_fault(closed):  # it is the connection's end that ended the body
+            content.set_exception(aiohttp.ClientConnectionError("the connection was reset"))
 
     closed.remove_done_callback(_is_fault)  # once for all the bodies of a connection
     closed.add_done_callback(_is_fault)
@@ -38,7 +41,10 @@ def watch(response: aiohttp.ClientResponse) -> None:
 
 
 def _is_fault(closed: asyncio.Future[None]) -> bool:
-    """Tell whether the connection ended by a fault; asyncio complains of one nobody asked for."""
+    """Tell whether the connection ended otherwise than its server meant it to.
+
+    Asked of every connection: asyncio complains of a fault that nobody looked at.
+    """
     return closed.done() and not closed.cancelled() and closed.exception() is not None
 
 
