@@ -364,6 +364,15 @@ async def test_the_api_is_followed_within_its_origin() -> None:
         assert [request.headers.get("x-api-key") for request in server.requests] == [KEY, KEY]
 
 
+async def test_an_api_that_redirects_on_and_on_is_an_api_error() -> None:
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(redirect(f"{request.target}x"))
+
+    fault = await page_fault(reply)
+    assert isinstance(fault, ApiError)
+    assert "more than 5 times" in str(fault)
+
+
 async def test_the_key_never_goes_to_another_origin() -> None:
     async with RawServer(always(answer(PAGE))) as other:
         fault = await page_fault(always(redirect(f"{other.origin}/denoise")))
@@ -544,7 +553,7 @@ async def test_ten_redirects_are_followed_and_no_more() -> None:
 
     async with RawServer(reply) as server, Host() as host:
         assert await fetch(host, f"{server.origin}/10") == (200, b"here")
-        with pytest.raises(ConnectionFailedError, match="circles") as caught:
+        with pytest.raises(ConnectionFailedError, match="more than 10 redirects") as caught:
             await fetch(host, f"{server.origin}/11")
         assert caught.value.permanent
 
