@@ -558,6 +558,13 @@ async def test_ten_redirects_are_followed_and_no_more() -> None:
         assert caught.value.permanent
 
 
+async def test_a_redirect_to_a_long_signed_link_is_followed() -> None:
+    target = f"/b?signature={'x' * 40_000}"
+    async with RawServer(routes(a=redirect(target), b=answer(b"here"))) as server, Host() as host:
+        assert await fetch(host, f"{server.origin}/a") == (200, b"here")
+        assert server.requests[1].target == target
+
+
 async def test_a_circle_of_redirects_is_noticed_at_once() -> None:
     async with RawServer(routes(a=redirect("/b"), b=redirect("/a?"), c=b"")) as server:
         async with Host() as host:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _KEEPALIVE_S = 30.0
 _READ_BUFFER_BYTES = 1024 * 1024  # what aiohttp may hold before it slows the sender down
+_LONGEST_FIELD_BYTES = 64 * 1024  # a Location carries a signed link; aiohttp takes 8,190
 
 
 class Session:
@@ -61,6 +62,8 @@ class Session:
             headers={"User-Agent": self._agent},
             auto_decompress=self._decode,
             read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=_LONGEST_FIELD_BYTES,
+            max_field_size=_LONGEST_FIELD_BYTES,
         )
 
     async def close(self) -> None:
