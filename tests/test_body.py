@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import random
+import socket
+import struct
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -153,6 +156,122 @@ async def test_a_stalled_body_gives_what_came_and_then_fails(kind: str, length: 
         assert came == LARGE[:length]
         assert isinstance(fault, ConnectionFailedError)
         assert not fault.permanent
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+BROKEN = {
+    "no size": b"ZZ\r\n",
+    "a page": b"<html>gone</html>",
+    "too large a size": b"F" * 20 + b"\r\n",
+    "no end of line": b"1\r\nx5\r\n",
+    "another answer": b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("garbage", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("before", [b"", b"5\r\naudio\r\n"], ids=["first", "later"])
+async def test_framing_that_breaks_while_a_read_waits_fails_at_once(
+    before: bytes, garbage: bytes
+) -> None:
+    is_waited_for = asyncio.Event()
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + before)
+        await is_waited_for.wait()
+        writer.write(garbage)
+
+    async with asyncio.timeout(10), opened(reply) as body:
+        assert bytes(await body.chunk(5) if before else b"") in before
+        reading = asyncio.create_task(read_until_fault(body))
+        await asyncio.sleep(0)
+        is_waited_for.set()
+        came, fault = await reading
+        assert came == (b"x" if garbage.startswith(b"1") else b"")
+        assert isinstance(fault, ShortBodyError)
+
+
+@pytest.mark.parametrize("garbage", BROKEN.values(), ids=BROKEN)
+async def test_framing_that_broke_while_nobody_read_fails_after_what_came(garbage: bytes) -> None:
+    is_open = asyncio.Event()
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        await is_open.wait()
+        writer.write(b"5\r\naudio\r\n" + garbage)
+
+    async with RawServer(reply) as server, Host() as host, asyncio.timeout(10):
+        async with host.open(f"{server.origin}/a", {}) as body:
+            is_open.set()
+            await server.until(lambda server: server.open_connections == 0)
+            await asyncio.sleep(0)  # a turn in which nobody reads
+            came, fault = await read_until_fault(body)
+        assert came.removesuffix(b"x") == b"audio"
+        assert isinstance(fault, ShortBodyError)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection as a machine does that broke down."""
+    at_once = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("length", [1000, 400_000])
+@pytest.mark.parametrize("is_read", [True, False], ids=["while it is read", "while nobody reads"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_reset_is_no_end_of_a_body_without_a_length(
+    version: str, is_read: bool, length: int
+) -> None:
+    is_open = asyncio.Event()
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/{version} 200 OK\r\nConnection: close\r\n\r\n".encode())
+        writer.write(LARGE[:length])
+        await writer.drain()
+        await is_open.wait()
+        reset(writer)
+
+    async with (
+        asyncio.timeout(10),
+        RawServer(reply) as server,
+        Host() as host,
+        host.open(f"{server.origin}/a", {}) as body,
+    ):
+        early = bytes(await body.chunk(length)) if is_read else b""
+        is_open.set()
+        await server.until(lambda server: server.open_connections == 0)
+        came, fault = await read_until_fault(body)
+        assert LARGE[:length].startswith(early + came)
+        assert isinstance(fault, ShortBodyError)
+        assert str(fault) == "the connection broke before the body was complete"
+        with pytest.raises(ShortBodyError):
+            await body.chunk()
+
+
+async def test_a_reset_behind_a_whole_body_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    is_over = asyncio.Event()
+
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        head, body = response("chunked", LARGE)
+        writer.write(head + body)
+        if request.connection == 1:
+            await is_over.wait()
+            reset(writer)
+
+    async with RawServer(reply) as server, Host() as host:
+
+        async def transfer() -> None:
+            async with host.open(f"{server.origin}/a", {}) as body:
+                assert await read_all(body) == LARGE
+                assert not await body.chunk()
+
+        await transfer()
+        is_over.set()
+        await server.until(lambda server: server.open_connections == 0)
+        await asyncio.sleep(0.02)  # the reset has arrived here too
+        await transfer()
+        gc.collect()  # asyncio complains of a fault that nobody looked at
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

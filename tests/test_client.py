@@ -263,6 +263,32 @@ async def test_half_a_page_is_a_short_body() -> None:
     assert isinstance(await page_fault(reply), ShortBodyError)
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "while it is waited for"])
+async def test_a_page_whose_framing_breaks_is_a_short_body(is_late: bool) -> None:
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[    \r\n")
+        if is_late:
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        writer.write(b"ZZ\r\n")
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        assert isinstance(await page_fault(reply), ShortBodyError | ConnectionFailedError)
+
+
+async def test_a_refusal_whose_framing_breaks_is_a_refusal() -> None:
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"ZZ\r\n")
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(1.5):  # without waiting for its words
+        assert isinstance(await page_fault(reply), KeyRefusedError)
+
+
 async def test_an_api_that_is_silent_fails_after_the_timeout() -> None:
     async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
@@ -338,6 +364,15 @@ async def test_the_api_is_followed_within_its_origin() -> None:
         assert [request.headers.get("x-api-key") for request in server.requests] == [KEY, KEY]
 
 
+async def test_an_api_that_redirects_on_and_on_is_an_api_error() -> None:
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(redirect(f"{request.target}x"))
+
+    fault = await page_fault(reply)
+    assert isinstance(fault, ApiError)
+    assert "more than 5 times" in str(fault)
+
+
 async def test_the_key_never_goes_to_another_origin() -> None:
     async with RawServer(always(answer(PAGE))) as other:
         fault = await page_fault(always(redirect(f"{other.origin}/denoise")))
@@ -400,6 +435,20 @@ async def test_what_is_no_event_stream_is_an_error(
 ) -> None:
     with pytest.raises(expected):
         await events_of(always(response))
+
+
+async def test_a_stream_whose_framing_breaks_is_a_short_body() -> None:
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked"
+        writer.write(f"{head}\r\n\r\n".encode())
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"ZZ\r\n")
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ShortBodyError):
+            await events_of(reply)
 
 
 async def test_a_stream_that_falls_silent_is_a_failed_connection() -> None:
@@ -504,9 +553,16 @@ async def test_ten_redirects_are_followed_and_no_more() -> None:
 
     async with RawServer(reply) as server, Host() as host:
         assert await fetch(host, f"{server.origin}/10") == (200, b"here")
-        with pytest.raises(ConnectionFailedError, match="circles") as caught:
+        with pytest.raises(ConnectionFailedError, match="more than 10 redirects") as caught:
             await fetch(host, f"{server.origin}/11")
         assert caught.value.permanent
+
+
+async def test_a_redirect_to_a_long_signed_link_is_followed() -> None:
+    target = f"/b?signature={'x' * 40_000}"
+    async with RawServer(routes(a=redirect(target), b=answer(b"here"))) as server, Host() as host:
+        assert await fetch(host, f"{server.origin}/a") == (200, b"here")
+        assert server.requests[1].target == target
 
 
 async def test_a_circle_of_redirects_is_noticed_at_once() -> None:

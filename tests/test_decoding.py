@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -55,6 +56,21 @@ def test_a_cut_body_is_short(cut: int) -> None:
 def test_a_cut_second_member_is_short() -> None:
     with pytest.raises(ShortBodyError):
         decode("gzip", gzip.compress(b"a") + gzip.compress(b"b")[:-3], 4096)
+
+
+@pytest.mark.parametrize("padding", [bytes(1 << 20), b"\x1f" + bytes(1 << 20)], ids=["0", "0x1f"])
+def test_padding_behind_the_end_is_not_kept(padding: bytes) -> None:
+    decoder = Decoder("gzip")
+    assert list(decoder.feed(gzip.compress(b"a"))) == [b"a"]
+    tracemalloc.start()
+    try:
+        for _ in range(16):
+            assert not list(decoder.feed(padding))
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < len(padding)
+    decoder.finish()
 
 
 def test_garbage_is_damage() -> None:

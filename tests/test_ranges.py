@@ -245,6 +245,7 @@ def test_a_part_that_goes_on_is_appended(want: Want, head: Head, expected: Verdi
         pytest.param(held(), part(content_type="multipart/byteranges"), id="parts and a range"),
         pytest.param(held(), part(content_encoding="gzip"), id="encoded"),
         pytest.param(held(), part(content_encoding="br"), id="encoded otherwise"),
+        pytest.param(held(), part(transfer_encoding="gzip, chunked"), id="sent as gzip"),
         pytest.param(held(), Head(416, {"content-range": "bytes */10"}), id="416"),
         pytest.param(held(), Head(412, {}), id="412"),
         pytest.param(held(), Head(416, {"content-range": "bytes */4"}), id="416, file shrank"),
@@ -275,6 +276,11 @@ def test_a_part_that_does_not_go_on_restarts(want: Want, head: Head) -> None:
         pytest.param(whole(etag='"b"'), Whole(10, Validator('"b"', MONDAY)), id="changed"),
         pytest.param(Head(200, {}), Whole(None, Validator()), id="ended by closing"),
         pytest.param(whole(transfer_encoding="chunked"), Whole(None, BOTH), id="chunked"),
+        pytest.param(whole(transfer_encoding=" ChunKed "), Whole(None, BOTH), id="Chunked"),
+        pytest.param(whole(transfer_encoding="identity"), Whole(None, BOTH), id="as it is"),
+        pytest.param(
+            whole(transfer_encoding="identity, chunked"), Whole(None, BOTH), id="as it is, chunked"
+        ),
         pytest.param(whole(content_length="10, 10"), Whole(10, BOTH), id="length said twice"),
         pytest.param(whole(content_length="0"), Whole(0, BOTH), id="empty"),
         pytest.param(whole(content_range="bytes 0-9/10"), Whole(10, BOTH), id="range of it all"),
@@ -301,6 +307,13 @@ def test_a_200_is_the_whole_file(want: Want, head: Head, expected: Verdict) -> N
         pytest.param(whole(content_encoding="zstd"), id="zstd"),
         pytest.param(whole(content_encoding="gzip, gzip"), id="gzip twice"),
         pytest.param(whole(content_encoding="unheard-of"), id="unknown coding"),
+        pytest.param(whole(transfer_encoding="gzip, chunked"), id="sent as gzip"),
+        pytest.param(whole(transfer_encoding="Deflate , Chunked"), id="sent as deflate"),
+        pytest.param(whole(transfer_encoding="gzip"), id="sent as gzip until it closes"),
+        pytest.param(whole(transfer_encoding="chunked, gzip"), id="chunks in gzip"),
+        pytest.param(whole(transfer_encoding="chunked, chunked"), id="chunks in chunks"),
+        pytest.param(whole(transfer_encoding="chunked, identity"), id="chunks not last"),
+        pytest.param(whole(transfer_encoding="xchunked"), id="unknown way of sending"),
         pytest.param(whole(content_length="ten"), id="malformed length"),
         pytest.param(whole(content_length="10, 11"), id="two lengths"),
         *(

@@ -23,7 +23,8 @@ class Decoder:
         self._stream = zlib.decompressobj(_AUTO)
         self._begun = False
         self._early = b""  # what came before the first byte went out
-        self._behind = b""  # what came after a member's end
+        self._behind = b""  # what came after a member's end, while it may begin another
+        self._ended = False  # whether it was something else, as padding is
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what the next bytes decode to; raises ContentError where they are no such code.
@@ -45,8 +46,11 @@ class Decoder:
     def _decoded(self, data: bytes) -> Iterator[bytes]:
         while True:
             if self._stream.eof:
+                if self._ended:
+                    return
                 self._behind += data
                 if not self._behind.startswith(_GZIP):
+                    self._end()
                     return
                 data, self._behind = self._behind, b""
                 self._stream = zlib.decompressobj(_AUTO)
@@ -60,6 +64,12 @@ class Decoder:
                 data = self._stream.unconsumed_tail
                 if not data and len(plain) < _MOST_BYTES:
                     return
+
+    def _end(self) -> None:
+        """Keep nothing of what follows once it is known to begin no other member."""
+        if len(self._behind) >= len(_GZIP):
+            self._ended = True
+            self._behind = b""
 
     def finish(self) -> None:
         """Raise ShortBodyError unless the code has come to its own end."""

@@ -67,6 +67,19 @@ def codings(head: Head) -> list[str]:
     return [name for name in names if name not in ("", "identity")]
 
 
+def transfer_codings(head: Head) -> list[str]:
+    """Return the codings of the message in lower case but for those that HTTP/1.1 is read with.
+
+    That is chunked, once and as the last one; `identity`, of older servers, may stand before it
+    or alone (RFC 9112 §6.1).
+    """
+    text = head.headers.get("transfer-encoding", "")
+    names = [name for part in text.split(",") if (name := part.strip().lower())]
+    if [name for name in names[:-1] if name != "identity"]:
+        return names
+    return [name for name in names if name not in ("chunked", "identity")]
+
+
 def validator_of(head: Head) -> Validator:
     """Return what names the version that `head` announces.
 

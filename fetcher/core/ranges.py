@@ -17,6 +17,8 @@ How the answer is judged
     200                             Whole: ranges ignored or the file changed; write at 0    14.2
     200, gzip or deflate            Whole to be decoded: length unknown, not resumable       8.4
     200, any other coding           Refuse                                                   8.4
+    200, a Transfer-Encoding that
+         is more than chunked       Refuse: nobody takes it off               RFC 9112       6.1
     200, Content-Range of a part    Restart: a part under the wrong status                   14.4
     206, continues, all proven      Append                                                   15.3.7
     206, validator of If-Range
@@ -30,6 +32,8 @@ How the answer is judged
     206, Content-Length other than
          its Content-Range          Restart                                                  8.6
     206, encoded                    Restart: offsets count encoded bytes                     14.1.2
+    206, a Transfer-Encoding that
+         is more than chunked       Restart                                   RFC 9112       6.1
     206, multipart/byteranges       Restart                                                  14.6
     206, no Range asked             Whole if it is all of the file, else Refuse              15.3.7
     416                             Restart, never "done"                                    15.5.17
@@ -50,6 +54,7 @@ from fetcher.core.heads import (
     content_range,
     field,
     is_strong,
+    transfer_codings,
     validator_of,
 )
 from fetcher.frozen import frozen
@@ -210,6 +215,8 @@ def _judge_whole(head: Head, length: int | None) -> Verdict:
         span = content_range(head)
         if span is None or span[:2] != (0, span[2]) or length not in (None, span[2]):
             return Restart(f"a part under status 200 (Content-Range: {said[:60]!r})")
+    if sent_as := transfer_codings(head):
+        return Refuse(f"Transfer-Encoding {', '.join(sent_as)[:40]!r} that nobody asked for")
     coded = codings(head)
     if not coded:
         return Whole(length, validator_of(head))
@@ -240,7 +247,7 @@ def _readable_span(want: Want, head: Head, length: int | None) -> tuple[int, int
 
     `*` for the total stands for what was announced before.
     """
-    if coded := codings(head):
+    if coded := transfer_codings(head) or codings(head):
         return f"a part encoded as {', '.join(coded)[:40]!r}"
     if head.headers.get("content-type", "").strip().lower().startswith("multipart/byteranges"):
         return "several parts where one was asked for"

@@ -6,7 +6,6 @@ is read repeats the key to a log, an event or the manifest (contract 5.6). Sends
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from dataclasses import replace
@@ -14,18 +13,19 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from fetcher.core.retry import parse_retry_after
 from fetcher.core.sse import Errored, EventParser, Processing, Progress
 from fetcher.core.text import printable
-from fetcher.errors import ContentError, FetcherError, KeyRefusedError, StatusError
-from fetcher.network.body import body_failure
+from fetcher.errors import ContentError, FetcherError, KeyRefusedError, StatusError, TransferError
+from fetcher.network.stream import next_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import aiohttp
+
 LARGEST_PAGE_BYTES = 256 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 _LARGEST_COMPLAINT_BYTES = 4096
 _LONGEST_COMPLAINT = 200  # characters of a server's own words in a message
 _PATIENCE_S = 2.0  # for the words of a refusal, which is one without them as well
@@ -33,40 +33,36 @@ _MASK = "***"
 _ERROR_FIELD = re.compile(rb'("error"\s*:\s*)("[^"\\]*(?:\\.[^"\\]*)*")')
 
 
-async def read_page(response: aiohttp.ClientResponse, key: str) -> bytes:
+async def read_page(response: aiohttp.ClientResponse, key: str, *, gap_s: float) -> bytes:
     """Return the whole body of a page, with `key` kept out of what its records say went wrong.
 
-    Raises ShortBodyError, ConnectionFailedError, and ContentError beyond 256 MiB: a page
-    that large is an attack or an accident.
+    `gap_s`: no byte for so long is a failure. Raises ShortBodyError, ConnectionFailedError,
+    and ContentError beyond 256 MiB: a page that large is an attack or an accident.
     """
     parts: list[bytes] = []
     size = 0
-    try:
-        while data := await response.content.readany():
-            parts.append(data)
-            size += len(data)
-            if size > LARGEST_PAGE_BYTES:
-                raise ContentError(f"the answer is larger than {LARGEST_PAGE_BYTES} bytes")
-    except (aiohttp.ClientError, OSError) as error:
-        raise body_failure(error) from error
+    while data := await next_bytes(response.content, _PIECE_BYTES, gap_s=gap_s):
+        parts.append(data)
+        size += len(data)
+        if size > LARGEST_PAGE_BYTES:
+            raise ContentError(f"the answer is larger than {LARGEST_PAGE_BYTES} bytes")
     return _masked_page(b"".join(parts), key)
 
 
-async def events_of(response: aiohttp.ClientResponse, key: str) -> AsyncGenerator[Progress]:
+async def events_of(
+    response: aiohttp.ClientResponse, key: str, *, gap_s: float
+) -> AsyncGenerator[Progress]:
     """Yield the values of an event stream until it ends; `key` is kept out of their words.
 
-    Raises ShortBodyError, ConnectionFailedError.
+    `gap_s`: no byte for so long is a failure. Raises ShortBodyError, ConnectionFailedError.
     """
     parser = EventParser()
-    try:
-        while data := await response.content.readany():
-            for event in parser.feed(data):
-                if isinstance(event, Processing | Errored) and event.message:
-                    yield replace(event, message=_masked(event.message, key))
-                else:
-                    yield event
-    except (aiohttp.ClientError, OSError) as error:
-        raise body_failure(error) from error
+    while data := await next_bytes(response.content, _PIECE_BYTES, gap_s=gap_s):
+        for event in parser.feed(data):
+            if isinstance(event, Processing | Errored) and event.message:
+                yield replace(event, message=_masked(event.message, key))
+            else:
+                yield event
 
 
 async def refusal(response: aiohttp.ClientResponse, key: str) -> FetcherError:
@@ -92,10 +88,9 @@ def _named(status: int) -> str:
 async def _complaint(response: aiohttp.ClientResponse, key: str) -> str:
     """Return what the server says of its refusal, in either of its two shapes."""
     try:
-        async with asyncio.timeout(_PATIENCE_S):
-            raw = await response.content.read(_LARGEST_COMPLAINT_BYTES)
+        raw = await next_bytes(response.content, _LARGEST_COMPLAINT_BYTES, gap_s=_PATIENCE_S)
         value = json.loads(raw.decode("utf-8", "replace"))
-    except (aiohttp.ClientError, OSError, ValueError, RecursionError):
+    except (TransferError, ValueError, RecursionError):
         return ""
     if not isinstance(value, dict):
         return ""

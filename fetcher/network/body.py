@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from fetcher.core.heads import content_length
-from fetcher.errors import ConnectionFailedError, ShortBodyError, TransferError
+from fetcher.errors import TransferError
 from fetcher.network.intake import BUFFER_BYTES, PATIENCE_S, Intake, take_over
+from fetcher.network.stream import next_bytes
 
 if TYPE_CHECKING:
+    import aiohttp
+
     from fetcher.models import Head
     from fetcher.network.intake import Memory
 
@@ -81,6 +82,7 @@ class _Reader:
 
     def __init__(self, content: aiohttp.StreamReader, gap_s: float) -> None:
         self._content = content
+        self._gap_s = gap_s
         self._patience_s = min(PATIENCE_S, gap_s / 4)
         self._broken: TransferError | None = None
 
@@ -90,8 +92,8 @@ class _Reader:
         if self._broken is None:
             try:
                 await self._collect(parts, max_bytes)
-            except (aiohttp.ClientError, OSError) as error:
-                self._broken = body_failure(error)
+            except TransferError as fault:
+                self._broken = fault
         if self._broken is not None:
             parts.append(self._rescue(max_bytes - sum(map(len, parts))))
         data = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -101,7 +103,7 @@ class _Reader:
 
     async def _collect(self, parts: list[bytes], max_bytes: int) -> None:
         """Add what comes until it is enough, the body ends, or patience does."""
-        data = await self._content.read(max_bytes)
+        data = await next_bytes(self._content, max_bytes, gap_s=self._gap_s)
         held_bytes = 0
         out_of_patience_at = asyncio.get_running_loop().time() + self._patience_s
         while data:
@@ -111,7 +113,7 @@ class _Reader:
                 return
             try:
                 async with asyncio.timeout_at(out_of_patience_at) as patience:
-                    data = await self._content.read(max_bytes - held_bytes)
+                    data = await next_bytes(self._content, max_bytes - held_bytes, gap_s=None)
             except TimeoutError:
                 if patience.expired():
                     return
@@ -133,12 +135,3 @@ def hang_up(response: aiohttp.ClientResponse) -> None:
     if connection is not None and connection.transport is not None:
         connection.transport.abort()
     response.close()
-
-
-def body_failure(error: Exception) -> TransferError:
-    """Return our error for a fault of aiohttp's while a body was on its way."""
-    if isinstance(error, TimeoutError):
-        return ConnectionFailedError("the server stalled: no byte came within the timeout")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return ShortBodyError("the body ended before its announced length")
-    return ShortBodyError("the connection broke before the body was complete")

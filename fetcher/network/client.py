@@ -123,7 +123,7 @@ class Api:
         """
         query = f"/denoise?offset={offset}" + ("" if limit is None else f"&limit={limit}")
         async with self._get(query, accept="application/json") as (response, key):
-            body = await read_page(response, key)
+            body = await read_page(response, key, gap_s=self._timeout_s)
         return parse_page(body)
 
     @asynccontextmanager
@@ -140,7 +140,7 @@ class Api:
         async with self._get(path, accept=_EVENT_STREAM, gap_s=gap_s) as (response, key):
             if response.content_type != _EVENT_STREAM:
                 raise ContentError("the answer is no event stream")
-            async with aclosing(events_of(response, key)) as events:
+            async with aclosing(events_of(response, key, gap_s=gap_s)) as events:
                 yield events
 
     async def fresh_url(self, job_id: JobId, *, within_s: float = 10.0) -> str | None:
@@ -211,7 +211,8 @@ class Api:
                     f"the API at {self._base.origin} redirects to {address.origin}, where the "
                     "key must not go: if that is the API's new place, set --api-url to it"
                 )
-        raise ApiError(f"the API at {self._base.origin} redirects in circles")
+        where = self._base.origin
+        raise ApiError(f"the API at {where} redirects more than {_MOST_REDIRECTS_API} times")
 
 
 class Host:
@@ -253,7 +254,7 @@ class Host:
         ones included, with the host and port that it goes to. Content-Encoding is not
         undone. Raises ConnectionFailedError, permanent where trying again cannot help: a
         URL that is none, an untrusted certificate, a redirect from https to http or in
-        circles.
+        circles, or more than ten of them.
         """
         return _Opening(partial(self._opened, url, headers, ask))
 
@@ -294,9 +295,15 @@ class Host:
                 return response, address
             hang_up(response)
             address = _next_hop(address, location)
-            if address in seen or len(seen) > _MOST_REDIRECTS_HOST:
+            if address in seen:
                 raise ConnectionFailedError(
                     f"{address.bare} is redirected in circles", permanent=True
+                )
+            if len(seen) > _MOST_REDIRECTS_HOST:
+                raise ConnectionFailedError(
+                    f"more than {_MOST_REDIRECTS_HOST} redirects, the last of them to "
+                    f"{address.bare}",
+                    permanent=True,
                 )
             seen.add(address)
 

@@ -17,6 +17,7 @@ from fetcher.network.certificates import trusted
 from fetcher.network.pool import Pool
 from fetcher.network.proxies import proxy_for
 from fetcher.network.resolver import Resolver
+from fetcher.network.stream import watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _KEEPALIVE_S = 30.0
 _READ_BUFFER_BYTES = 1024 * 1024  # what aiohttp may hold before it slows the sender down
+_LONGEST_FIELD_BYTES = 64 * 1024  # a Location carries a signed link; aiohttp takes 8,190
 
 
 class Session:
@@ -60,6 +62,8 @@ class Session:
             headers={"User-Agent": self._agent},
             auto_decompress=self._decode,
             read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=_LONGEST_FIELD_BYTES,
+            max_field_size=_LONGEST_FIELD_BYTES,
         )
 
     async def close(self) -> None:
@@ -80,7 +84,7 @@ class Session:
         proxy = self._proxy(address)
         is_encrypted = address.scheme == "https" or (proxy is not None and proxy.scheme == "https")
         try:
-            return await self._session.get(
+            response = await self._session.get(
                 _url(address),
                 headers={**headers, **_basic(address)},
                 allow_redirects=False,
@@ -90,6 +94,8 @@ class Session:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error, address, self._timeout_s) from error
+        watch(response)
+        return response
 
     def _timeout(self, gap_s: float) -> aiohttp.ClientTimeout:
         """Return a limit for each phase, and none for the whole."""
