@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import struct
 from collections import Counter
@@ -161,6 +162,15 @@ def unfinished(dest: Path) -> list[str]:
     """Return the names of what lies in the folder of unfinished files."""
     folder = dest / ".fetcher" / "partial"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def allocated_bytes(folder: Path) -> int:
+    """Return what unfinished files take on the disk; nothing of one that is renamed meanwhile."""
+    total = 0
+    for path in folder.glob("*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.lstat().st_blocks * 512
+    return total
 
 
 def short_path(name: str, job_id: str, ext: str = ".wav") -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import KEY, check_mirror, eventually, files, unfinished
 
+from fetcher.files.parts import Parts
 from fetcher.simulator import Fault, Serving, Simulator
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ async def ended(sim: Simulator, dest: Path, *options: str, key: str = KEY) -> En
 
 def arrived(dest: Path) -> int:
     """Return how many bytes of unfinished files are on disk."""
-    folder = dest / ".fetcher" / "partial"
-    return sum(path.stat().st_size for path in folder.glob("*.part")) if folder.exists() else 0
+    parts = Parts(dest / ".fetcher" / "partial")
+    return sum(map(parts.size, parts.keys()))  # none of one that is renamed meanwhile
 
 
 def asked(sim: Simulator, count: int) -> bool:

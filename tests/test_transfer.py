@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import (
+    allocated_bytes,
     check_mirror,
     eventually,
     files,
@@ -703,8 +704,7 @@ async def test_splitting_takes_no_more_room_than_the_file(tmp_path: Path, sim: S
     seen: list[int] = []
 
     def watch() -> bool:
-        sizes = [path.lstat().st_blocks * 512 for path in partial.glob("*.part")]
-        seen.append(sum(sizes))
+        seen.append(allocated_bytes(partial))
         return task.done()
 
     task = asyncio.create_task(run(sim.api_url, tmp_path, **LINES))
@@ -778,7 +778,7 @@ async def test_no_body_fills_the_disk_below_min_free(
     room, seen = [keep + 2 * LARGE], []
 
     def statvfs(_: object) -> SimpleNamespace:
-        used = sum(path.lstat().st_blocks * 512 for path in partial.glob("*.part"))
+        used = allocated_bytes(partial)
         if used > taken_at:
             room[0] = min(room[0], keep + used + LARGE // 5)  # more than three lines hold
         seen.append(room[0] - used)
