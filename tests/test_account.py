@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fetcher.core.account import Account, Class, Rows
 from fetcher.core.filters import Rules
-from fetcher.core.plan import Known
+from fetcher.core.plan import TODO, Known
 from fetcher.manifest import schema
 from fetcher.manifest.files import Stored
 from fetcher.manifest.listing import Intake
@@ -86,6 +86,8 @@ def test_a_record_that_pages_show_twice_counts_once() -> None:
         (State.WAITING, State.FILTERED, Class.FILTERED),
         (State.REJECTED, State.QUEUED, Class.TODO),
         (State.FILTERED, State.QUEUED, Class.TODO),
+        (State.QUEUED, State.WAITING, Class.PENDING),
+        (State.PARTIAL, State.REJECTED, Class.REJECTED),
     ],
 )
 def test_a_record_that_changes_meanwhile_changes_its_class(
@@ -126,6 +128,21 @@ def test_a_file_that_failed_and_is_tried_again_counts_once() -> None:
         account.taken(entry(1))
         account.ended(entry(1), outcome)
     assert counted(account) == {Class.DOWNLOADED: 1}
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"), [(State.WAITING, Class.PENDING), (State.REJECTED, Class.REJECTED)]
+)
+@pytest.mark.parametrize("before", [State.FAILED, State.QUEUED], ids=["given up", "once more"])
+def test_a_failed_file_of_a_job_that_the_list_takes_back_is_no_failure(
+    before: State, after: State, expected: Class
+) -> None:
+    account = Account()
+    account.listed(1, None, State.QUEUED)
+    account.taken(entry(1))
+    account.ended(entry(1), Class.FAILED)
+    account.listed(1, before, after)
+    assert counted(account) == {expected: 1}
 
 
 def known(seq: int, state: State) -> Known:
@@ -267,6 +284,8 @@ def test_the_account_of_a_watch_adds_up_after_every_step(
                 page = [job(n, status) for n, status in listing.items()]
                 for one in store.absorb(page, again, {}).listed:
                     account.listed(one.seq, one.before, one.after)
+                    if one.before in TODO and one.after not in TODO:
+                        last.pop((one.job.id, Variant.DENOISED), None)
                     seen.add(one.job.id)
                 check(store, account, seen, last)
             store.requeue(run.run_base, originals=True)

@@ -1062,6 +1062,26 @@ def unlist(sim: Simulator, *jobs: str) -> None:
         sim.faults.add(Fault(job=job, times=None, body=song(60_000)))
 
 
+@pytest.mark.parametrize("now", ["pending", "failed"])
+@pytest.mark.parametrize("fault", [{"status": 404}, {"cut_after_bytes": 9_000}])
+async def test_a_file_that_failed_fails_no_more_once_the_list_takes_its_job_back(
+    tmp_path: Path, sim: Simulator, *, now: str, fault: dict[str, Any]
+) -> None:
+    """Also where a part of it is here already; and it comes once the job is finished anew."""
+    job = sim.add_job(size_bytes=60_000)
+    sim.faults.add(Fault("audio", job=job, times=None, **fault))
+    assert (await run(sim.api_url, tmp_path, retries=0)).exit_code == 1
+    asked = len(sim.audio_requests())
+    sim.override(job, status=now, error="no speech" if now == "failed" else None, audio_url=None)
+    ran = await run(sim.api_url, tmp_path)
+    assert (ran.exit_code, ran.final.failed, len(sim.audio_requests())) == (0, 0, asked)
+    assert (ran.final.pending, ran.final.rejected) == ((1, 0) if now == "pending" else (0, 1))
+    sim.faults.clear()
+    sim.override(job, status="success", error=None, audio_url=sim.url(job))
+    assert (await run(sim.api_url, tmp_path)).final.downloaded == 1
+    check_mirror(sim, tmp_path)
+
+
 @pytest.mark.parametrize("most", [None, 0, 1, 2])
 @pytest.mark.parametrize("match", [(), ("[bc]*",)])
 async def test_a_dry_run_tells_of_what_earlier_runs_left_and_the_list_has_lost(
@@ -1108,20 +1128,24 @@ async def test_a_dry_run_leaves_out_what_was_given_up_for_good(
 
 
 @pytest.mark.parametrize("is_over", [False, True])
-async def test_a_dry_run_counts_a_queued_job_once_that_is_listed_as_pending_again(
-    tmp_path: Path, sim: Simulator, *, is_over: bool
+@pytest.mark.parametrize("now", ["pending", "failed"])
+async def test_a_dry_run_counts_a_queued_job_once_that_the_list_takes_back(
+    tmp_path: Path, sim: Simulator, *, now: str, is_over: bool
 ) -> None:
-    job = sim.add_job("talk.wav")
-    sim.faults.add(Fault("audio", job=job, times=None, status=404))
-    await run(sim.api_url, tmp_path, retries=0)
+    job = sim.add_job("talk.mp4")
+    sim.faults.add(
+        *(Fault(kind, job=job, times=None, status=404) for kind in ("audio", "original"))
+    )
+    await run(sim.api_url, tmp_path, retries=0, originals=True)
     if is_over:
         with closing(Store(tmp_path / ".fetcher" / MANIFEST)) as store:
             store.fail(1, "404", 1, for_good=True)
     sim.faults.clear()
-    sim.override(job, status="pending")
+    sim.override(job, status=now)
     sim.add_job("new.wav")
-    ran = await check_plan(sim, tmp_path)
-    assert ((job, "denoised") in told(ran), ran.final.pending) == (not is_over, 2)
+    ran = await check_plan(sim, tmp_path, originals=True)
+    assert {job for job, _ in told(ran)} == {sim.ids[0]}
+    assert (ran.final.pending, ran.final.rejected) == ((2, 0) if now == "pending" else (1, 1))
 
 
 async def test_a_dry_run_names_the_old_path_of_a_file_that_is_to_be_mended(

@@ -18,11 +18,12 @@ def job(status: Status, error: str | None = None) -> Job:
     return Job(JobId("a"), status, file_name="talk.wav", error=error)
 
 
-def known(state: State, bytes_total: int | None = None) -> Known:
-    return Known(1, "success", 0, state, 1, bytes_total)
+def known(state: State, bytes_total: int | None = None, status: Status = Status.SUCCESS) -> Known:
+    return Known(1, str(status), 0, state, 1, bytes_total)
 
 
-# What the manifest says (None: nothing), what the list says, and what follows from both.
+# What the manifest says (None: nothing), what the list says, and what follows from both, where
+# the list has said `success` before.
 STATES = [
     (None, Status.PENDING, State.WAITING),
     (None, Status.SUCCESS, State.QUEUED),
@@ -36,15 +37,15 @@ STATES = [
     (State.FILTERED, Status.PENDING, State.WAITING),
     (State.FILTERED, Status.SUCCESS, State.QUEUED),
     (State.FILTERED, Status.FAILED, State.REJECTED),
-    (State.QUEUED, Status.PENDING, State.QUEUED),
+    (State.QUEUED, Status.PENDING, State.WAITING),
     (State.QUEUED, Status.SUCCESS, State.QUEUED),
-    (State.QUEUED, Status.FAILED, State.QUEUED),
-    (State.PARTIAL, Status.PENDING, State.PARTIAL),
+    (State.QUEUED, Status.FAILED, State.REJECTED),
+    (State.PARTIAL, Status.PENDING, State.WAITING),
     (State.PARTIAL, Status.SUCCESS, State.PARTIAL),
-    (State.PARTIAL, Status.FAILED, State.PARTIAL),
-    (State.FAILED, Status.PENDING, State.FAILED),
+    (State.PARTIAL, Status.FAILED, State.REJECTED),
+    (State.FAILED, Status.PENDING, State.WAITING),
     (State.FAILED, Status.SUCCESS, State.FAILED),
-    (State.FAILED, Status.FAILED, State.FAILED),
+    (State.FAILED, Status.FAILED, State.REJECTED),
     (State.COMPLETE, Status.PENDING, State.COMPLETE),
     (State.COMPLETE, Status.SUCCESS, State.COMPLETE),
     (State.COMPLETE, Status.FAILED, State.COMPLETE),
@@ -60,6 +61,15 @@ def test_a_listed_job_gets_the_state_that_record_and_manifest_call_for(
     before: State | None, now: Status, after: State
 ) -> None:
     assert classify(job(now), known(before) if before else None, EVERYTHING) is after
+
+
+@pytest.mark.parametrize("now", [Status.PENDING, Status.FAILED])
+@pytest.mark.parametrize("before", [Status.PENDING, Status.FAILED])
+@pytest.mark.parametrize("state", [State.QUEUED, State.PARTIAL])
+def test_what_a_stream_called_done_is_fetched_while_the_list_lags_behind(
+    state: State, before: Status, now: Status
+) -> None:
+    assert classify(job(now), known(state, status=before), EVERYTHING) is state
 
 
 @pytest.mark.parametrize(("before", "now", "after"), STATES)

@@ -156,8 +156,8 @@ TURNS = [
     pytest.param(pending(1), pending(1), State.WAITING, id="pending, pending"),
     pytest.param(failed(1), job(1), State.QUEUED, id="failed, finished"),
     pytest.param(failed(1), pending(1), State.WAITING, id="failed, tried again"),
-    pytest.param(job(1), pending(1), State.QUEUED, id="finished, pending"),
-    pytest.param(job(1), failed(1), State.QUEUED, id="finished, failed"),
+    pytest.param(job(1), pending(1), State.WAITING, id="finished, pending"),
+    pytest.param(job(1), failed(1), State.REJECTED, id="finished, failed"),
 ]
 
 
@@ -383,6 +383,29 @@ def test_a_job_without_a_finished_original_has_none(store: Store, listed: Job) -
     assert variants(store)[Variant.ORIGINAL] == 0
 
 
+@pytest.mark.parametrize(
+    ("now", "state"), [(pending(1), State.WAITING), (failed(1), State.REJECTED)], ids=["p", "f"]
+)
+def test_an_original_that_is_still_to_come_follows_its_job(
+    store: Store, path: Path, now: Job, state: State
+) -> None:
+    [clean] = seqs(absorb(store, job(1), originals=True)).values()
+    complete(store, clean)
+    [(_, original)] = store.take(0, 10)
+    store.fail(original.seq, "404", 1)
+    absorb(store, now, originals=True)
+    assert [one.state for one in store.pick([clean, original.seq])] == [State.COMPLETE, state]
+    assert absorb(store, job(1), originals=True).queued == 1
+
+
+def test_an_original_of_an_announced_job_outlives_a_listing_that_lags_behind(store: Store) -> None:
+    absorb(store, pending(1), originals=True)
+    run = intake(store, originals=True)
+    assert store.announce_done(JobId("job-1"), "https://files.example/live", run) is not None
+    store.absorb([pending(1)], run, {})
+    assert variants(store) == {Variant.DENOISED: 1, Variant.ORIGINAL: 1}
+
+
 def test_counts_are_of_jobs_and_not_of_files(store: Store) -> None:
     absorb(store, job(1), job(2), originals=True)
     assert store.count() == 2
@@ -501,7 +524,8 @@ def test_every_run_is_handed_each_unfinished_file_exactly_once(
     for listing, outcomes in runs:
         with closing(Store(tmp_path / schema.FILE_NAME)) as store:
             run = intake(store)
-            wanted |= {n for n, status in listing.items() if status is Status.SUCCESS} - done
+            finished = {n for n, status in listing.items() if status is Status.SUCCESS}
+            wanted = wanted - set(listing) | (finished - done)
             store.absorb([job(n, status) for n, status in listing.items()], run, {})
             store.requeue(run.run_base, originals=True)
             handed = store.take(run.run_base, 100)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from raw_server import RawServer
+from raw_server import answer as raw_answer
 from support import (
     KEY,
     E,
@@ -24,6 +26,7 @@ from support import (
     files,
     run,
     settings,
+    song,
     unfinished,
 )
 
@@ -50,6 +53,8 @@ from fetcher.simulator import Fault, Serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from raw_server import Request
 
     from fetcher.simulator import SimRequest, Simulator
 
@@ -913,6 +918,77 @@ async def test_a_file_under_way_is_not_queued_once_more(
     assert len(sim.audio_requests(job)) == asked + 1
     assert (ran.final.downloaded, ran.final.failed, ran.final.pending) == (1, 0, 0)
     check_mirror(sim, tmp_path)
+
+
+@pytest.mark.parametrize("now", ["pending", "failed"])
+async def test_a_watch_follows_a_job_that_the_list_takes_back_after_its_file_failed(
+    now: str, sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job()
+    other = sim.add_job(status="pending")
+    fault = Fault("audio", job=job, times=None, status=404)
+    sim.faults.add(fault)
+    async with watching(sim, tmp_path, until_idle=True, live=False) as at:
+        await at.until(lambda: bool(at.of(DownloadFailed)))
+        sim.override(job, status=now, audio_url=None)
+        await at.more_polls(2)
+        sim.faults.remove(fault)
+        sim.finish(other)
+        if now == "pending":
+            await at.until(lambda: len(at.of(DownloadCompleted)) == 1)
+            await at.more_polls(2)
+            assert not at.task.done()
+            sim.override(job, status="success", audio_url=sim.url(job))
+        ran = await at.ended()
+    final = ran.final
+    assert (ran.exit_code, final.failed, final.pending) == (0, 0, 0)
+    assert (final.downloaded, final.rejected) == ((2, 0) if now == "pending" else (1, 1))
+
+
+@asynccontextmanager
+async def slow_host(body: bytes, sent: int) -> AsyncIterator[tuple[RawServer, asyncio.Event]]:
+    """Serve half of a body at once, and the next bytes up to `sent` once the event is set."""
+    go_on = asyncio.Event()
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        whole = raw_answer(body, headers=("Content-Type: audio/wav", 'ETag: "v1"'))
+        writer.write(whole[: len(body) // 2])
+        await go_on.wait()
+        writer.write(whole[len(body) // 2 : len(whole) - len(body) + sent])
+        writer.close()
+
+    async with RawServer(reply) as host:
+        yield host, go_on
+
+
+@pytest.mark.parametrize("size_bytes", [60_000, 600_000])
+@pytest.mark.parametrize("comes", [True, False])
+@pytest.mark.parametrize("turns", [["failed"], ["failed", "success"], ["pending", "success"]])
+async def test_a_file_under_way_of_a_job_that_the_list_takes_back_is_fetched_once(
+    turns: list[str], size_bytes: int, sim: Simulator, tmp_path: Path, *, comes: bool
+) -> None:
+    """Though the list may give the job again meanwhile; and it is kept if it comes."""
+    job, body = sim.add_job(), song(size_bytes)
+    async with (
+        slow_host(body, size_bytes if comes else size_bytes - 9) as (host, go_on),
+        watching(sim, tmp_path, live=False, concurrency=4) as at,
+    ):
+        url = f"{host.origin}/a.wav"
+        sim.override(job, audio_url=url, audio_duration=None)
+        await at.until(lambda: bool(host.requests))
+        for turn in turns:
+            sim.override(job, status=turn, audio_url=url if turn == "success" else None)
+            await at.more_polls(2)
+        go_on.set()
+        await at.until(lambda: any(isinstance(one, ENDS) for one in at.events))
+        await at.more_polls(2)
+        ran = await at.stopped()
+        assert len(host.requests) == 1
+    final = ran.final
+    is_failed = not comes and turns[-1] == "success"
+    assert (final.downloaded, final.failed) == (comes, is_failed)
+    assert final.rejected == (not comes and not is_failed)
+    assert list(files(tmp_path).values()) == ([body] if comes else [])
 
 
 async def test_links_that_expired_since_the_listing_are_renewed(

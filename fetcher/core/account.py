@@ -108,7 +108,7 @@ class Account:
         if now is None:
             self._put(seq, _OF_STATE[after])
             return True
-        if before is not None and before is not after and now is _OF_STATE[before]:
+        if before is not None and before is not after and now in _classes_of(before):
             self._put(seq, _OF_STATE[after])
         return False
 
@@ -167,3 +167,11 @@ class Account:
         elif not has_failed and self._without_original.discard(seq):
             self.counts[Class.FAILED] -= 1
             self.counts[its_class] += 1
+
+
+def _classes_of(state: State) -> tuple[Class, ...]:
+    """Return where a record may be counted whose clean file is in that state.
+
+    One that failed in this run, and is to be tried once more, has failed until it is taken.
+    """
+    return (_OF_STATE[state], Class.FAILED) if state in TODO else (_OF_STATE[state],)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fetcher.models import Job
 
 TODO = frozenset({State.QUEUED, State.PARTIAL, State.FAILED})
+_ANNOUNCED = frozenset({State.QUEUED, State.PARTIAL})
 
 
 class Action(StrEnum):
@@ -68,13 +69,14 @@ def classify(job: Job, known: Known | None, rules: Rules) -> State:
     """Return the state of a job's file after a listing has shown `job`.
 
     What is complete stays complete whatever the service says later. A job that an event
-    stream called done is fetched even while the list says pending or failed, so a file
-    that is already to be fetched stays so.
+    stream called done is fetched although the list has not called it finished yet; one that the
+    list takes back, or whose file was given up, is what the list says.
     """
     if known is not None:
         if known.state is State.COMPLETE:
             return State.COMPLETE
-        if known.state in TODO and job.status is not Status.SUCCESS:
+        lags = job.status is not Status.SUCCESS and known.status != Status.SUCCESS
+        if lags and known.state in _ANNOUNCED:
             return known.state
     if job.status is Status.PENDING:
         return State.WAITING

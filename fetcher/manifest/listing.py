@@ -117,9 +117,8 @@ class PageChanges:
     def add_originals(self) -> None:
         """Take the originals of the jobs that were added."""
         for one in self.listed:
-            job = one.job
-            if wants_original(job, one.after):
-                known = self.known_originals.get(job.id)
+            job, known = one.job, self.known_originals.get(one.job.id)
+            if concerns_original(job, one.after, known):
                 state = self.intake.classify(job, known)
                 self._write(job, known, state, Variant.ORIGINAL)
                 if state in TODO:
@@ -181,6 +180,12 @@ def wants_original(job: Job, clean: State) -> bool:
     """Return whether a job's original is to be fetched, by the state of its clean file."""
     is_wanted = job.status is Status.SUCCESS and clean is not State.FILTERED
     return is_wanted and bool(job.original_audio_url)
+
+
+def concerns_original(job: Job, clean: State, known: Known | None) -> bool:
+    """Return whether a listing decides about a job's original: what to fetch, or no longer."""
+    is_to_come = known is not None and known.state in TODO
+    return wants_original(job, clean) or (is_to_come and job.status is not Status.SUCCESS)
 
 
 def distinct(jobs: Sequence[Job]) -> dict[JobId, Job]:

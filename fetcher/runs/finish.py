@@ -118,6 +118,10 @@ class Finisher:
         finally:
             self._queue.put_nowait(ready)
 
+    def holds(self, seq: int) -> bool:
+        """Return whether the file of that row was put, and has not come to its end yet."""
+        return seq in self._open
+
     async def close(self) -> None:
         """Let `serve` return once everything that was put has been finished."""
         self._queue.put_nowait(None)

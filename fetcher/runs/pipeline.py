@@ -127,6 +127,7 @@ class Pipeline:
         self._finisher = Finisher(plant.desk, self._note_full)
         self._full: FullError | None = None  # there was no room for some file
         self._begun: set[str] = set()  # keys of what earlier runs began, and nobody has seen yet
+        self._under_way: set[int] = set()  # rows that workers have, or will have
 
     def wake(self) -> None:
         """Say that files may have got tickets."""
@@ -202,7 +203,8 @@ class Pipeline:
                     return
                 await self._more.wait()
                 continue
-            await self._hand_out([entry for _, entry in batch])
+            # A job that the list takes back and gives again while its file is under way.
+            await self._hand_out([one for _, one in batch if not self._is_under_way(one.seq)])
             self._cursor = batch[-1][0]
 
     async def _hand_out(self, entries: list[Entry]) -> None:
@@ -219,6 +221,7 @@ class Pipeline:
                 left_out.append(entry)
             elif self._may_begin(local):
                 self._busy += 1
+                self._under_way.add(entry.seq)
                 await self._tasks.put(Task(entry, local))
         await self._leave_out(left_out)
 
@@ -256,6 +259,9 @@ class Pipeline:
         """Return whether there may be room for what is missing of the file."""
         return self._full is None or decide(local).action is not Action.DOWNLOAD
 
+    def _is_under_way(self, seq: int) -> bool:
+        return seq in self._under_way or self._finisher.holds(seq)
+
     def _note_idle(self) -> None:
         if not self._busy and self._full is None:
             self._idle.set()
@@ -273,6 +279,7 @@ class Pipeline:
                 self._note_full(error)
             finally:
                 slots.leave()
+                self._under_way.discard(task.entry.seq)
                 self._busy -= 1
                 if not self._busy:
                     self._more.set()  # the feeder looks once more, then says idle

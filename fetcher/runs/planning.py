@@ -17,7 +17,7 @@ from fetcher.core.plan import TODO, Action, Decision, classify, decide, explain
 from fetcher.events import Planned, RecordInvalid, RunCompleted
 from fetcher.files.places import TakenError
 from fetcher.manifest.draft import Draft
-from fetcher.manifest.listing import distinct, wants_original
+from fetcher.manifest.listing import concerns_original, distinct
 from fetcher.manifest.reader import Reader
 from fetcher.models import Entry, State, Status, Variant
 from fetcher.runs.assembly import api_of, destination_of, eye_of, history_of, rules_of
@@ -68,8 +68,13 @@ class _Planner:
         for entry in clean:
             self._decide(entry)
         if self.settings.originals:  # after the clean files of the page, as they are queued
-            wanted = [entry.job for entry in clean if wants_original(entry.job, entry.state)]
-            for entry in self._listed(wanted, Variant.ORIGINAL):
+            known = self.reader.look_up([entry.job.id for entry in clean], Variant.ORIGINAL)
+            originals = [
+                entry.job
+                for entry in clean
+                if concerns_original(entry.job, entry.state, known.get(entry.job.id))
+            ]
+            for entry in self._listed(originals, Variant.ORIGINAL):
                 self._decide(entry)
 
     def plan_left(self, after: tuple[int, int]) -> tuple[int, int] | None:
@@ -108,9 +113,7 @@ class _Planner:
             found = known.get(job.id)
             state = classify(job, found, self.rules)
             if found is not None and state in TODO and job.status is not Status.SUCCESS:
-                if found.ticket >= 0:
-                    continue
-                state = State.WAITING  # given up for good, until the list has a link again
+                continue
             entries.append(self._row(job, variant, state, found))
         return entries
 
