@@ -282,7 +282,7 @@ class DownloadFiltered(FileEvent):
 
 @frozen
 class DownloadCancelled(FileEvent):
-    """The run stopped first; what arrived is kept and the next run goes on from it."""
+    """The run stopped first, or the job is not finished after all; what arrived is kept."""
 
     name: ClassVar[str] = "download.cancelled"
     bytes_done: int

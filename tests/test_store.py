@@ -237,6 +237,35 @@ def test_an_announced_link_outlives_a_listing_that_lags_behind(store: Store) -> 
     assert entry.job.audio_url == "https://files.example/live"
 
 
+@pytest.mark.parametrize(
+    ("listed", "state"),
+    [(pending(1), State.WAITING), (failed(1), State.REJECTED)],
+    ids=["pending", "failed"],
+)
+def test_an_announced_file_that_does_not_come_is_what_the_list_says(
+    store: Store, listed: Job, state: State
+) -> None:
+    [seq] = seqs(absorb(store, listed)).values()
+    store.announce_done(JobId("job-1"), "https://files.example/live", intake(store))
+    assert store.fail(seq, "404", 1) is state
+    [entry] = store.pick([seq])
+    assert (entry.state, entry.job.status, entry.job.error) == (state, listed.status, listed.error)
+
+
+def test_an_original_that_does_not_come_has_failed(store: Store) -> None:
+    absorb(store, pending(1))
+    run = intake(store, originals=True)
+    store.announce_done(JobId("job-1"), "https://files.example/live", run)
+    [(_, _), (_, original)] = store.take(0, 10)
+    assert store.fail(original.seq, "404", 1) is State.FAILED
+
+
+def test_an_announced_file_that_is_over_for_good_has_failed(store: Store) -> None:
+    [seq] = seqs(absorb(store, pending(1))).values()
+    store.announce_done(JobId("job-1"), "https://files.example/live", intake(store))
+    assert store.fail(seq, "404", 1, for_good=True) is State.FAILED
+
+
 @pytest.mark.parametrize("listed", [job(1), None], ids=["queued already", "not known"])
 def test_an_announcement_that_brings_nothing_new_queues_nothing(
     store: Store, listed: Job | None

@@ -49,6 +49,7 @@ from fetcher.events import (
     RunCompleted,
 )
 from fetcher.files import space
+from fetcher.report.summary import Collector, Tally, render
 from fetcher.simulator import Fault, Serving
 
 if TYPE_CHECKING:
@@ -147,6 +148,14 @@ def check_ends(events: list[Event]) -> None:
         elif isinstance(event, ENDS):
             under_way.discard((event.id, event.variant))
     assert under_way == set()
+
+
+def summed(events: list[Event]) -> Tally:
+    """Return what a summary of these events is made of."""
+    collector = Collector()
+    for event in events:
+        collector(event)
+    return collector.tally()
 
 
 def ours_running() -> list[str]:
@@ -477,7 +486,7 @@ async def test_done_too_early_costs_no_more_than_a_poll(sim: Simulator, tmp_path
     fault = Fault("progress", times=None, body=early, headers=SSE)
     sim.faults.add(fault)
     async with watching(sim, tmp_path) as at:
-        await at.until(lambda: bool(at.of(DownloadFailed)))
+        await at.until(lambda: bool(at.of(DownloadCancelled)))
         sim.faults.clear()
         sim.finish(job)
         await at.until(lambda: bool(at.of(DownloadCompleted)))
@@ -495,16 +504,37 @@ async def test_a_done_whose_file_is_not_there_yet_leaves_the_job_pending(
     sim.override(jobs[5], status="pending", audio_url=None)
     sim.faults.add(Fault("progress", times=None, body=early, headers=SSE))
     async with watching(sim, tmp_path, until_idle=True, page_size=10) as at:
-        await at.until(lambda: bool(at.of(DownloadFailed)))
+        await at.until(lambda: bool(at.of(DownloadCancelled)))
         await at.more_polls(3)
         assert not at.task.done()  # the list says pending, so it is not idle
+        assert at.of(PollCompleted)[-1].pending == 1
         asked = len(sim.log.of("progress"))
         await at.more_polls(10)
         assert len(sim.log.of("progress")) == asked  # not again at once
         sim.override(jobs[5], status="success", audio_url=sim.url(jobs[5]))
         ran = await at.ended()
     assert (ran.exit_code, ran.final.downloaded, ran.final.failed) == (0, 60, 0)
+    assert ran.of(DownloadFailed) == []
     check_mirror(sim, tmp_path)
+
+
+@pytest.mark.parametrize("now", ["pending", "failed"])
+async def test_a_done_whose_file_never_comes_is_no_failure_of_ours(
+    now: str, sim: Simulator, tmp_path: Path
+) -> None:
+    job = sim.add_job(status="pending")
+    early = f'data: {{"stage":"done","url":"{sim.host_url}/audio/none/clean.wav"}}\n\n'
+    sim.faults.add(Fault("progress", times=None, body=early, headers=SSE))
+    async with watching(sim, tmp_path, until_idle=True) as at:
+        await at.until(lambda: bool(at.of(DownloadCancelled)))
+        if now == "failed":
+            sim.fail(job)
+        ran = await (at.ended() if now == "failed" else at.stopped())
+    final = ran.final
+    assert (ran.exit_code, final.failed) == (0 if now == "failed" else 143, 0)
+    assert (final.pending, final.rejected) == ((0, 1) if now == "failed" else (1, 0))
+    assert ran.of(DownloadFailed) == []
+    assert "Could not be fetched" not in render(summed(ran.events))
 
 
 async def test_a_done_whose_link_has_expired_is_fetched_with_a_fresh_one(

@@ -141,6 +141,10 @@ class Account:
         elif (seq := self._record_of.pop(entry.seq, None)) is not None:
             self._put_original(seq, has_failed=outcome is Class.FAILED)
 
+    def given_up(self, entry: Entry, state: State) -> None:
+        """Count a file that was given up, by the state that it has since."""
+        self.ended(entry, Class.FAILED if state is State.FAILED else _OF_STATE[state])
+
     def _class(self, seq: int) -> Class | None:
         """Return what became of a record's clean file, None where it was not seen."""
         return _CLASSES[self._classes[seq]] if seq < len(self._classes) else None

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 from fetcher.frozen import frozen
 from fetcher.manifest import bulk, schema
 from fetcher.manifest.claims import assign
-from fetcher.manifest.rows import to_us
+from fetcher.manifest.rows import to_state, to_us
 from fetcher.manifest.writing import Writing
 from fetcher.models import State, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+_GIVEN_UP = (
+    "CASE iif(? OR variant <> 'denoised', '', status) "
+    "WHEN 'pending' THEN 'waiting' WHEN 'failed' THEN 'rejected' ELSE 'failed' END"
+)
 
 
 @frozen
@@ -102,19 +107,22 @@ class Files(Writing):
             )
             self._drop_records(one.seq for one in batch)
 
-    def fail(self, seq: int, reason: str, attempts: int, *, for_good: bool = False) -> None:
-        """Record that the file was given up for now.
+    def fail(self, seq: int, reason: str, attempts: int, *, for_good: bool = False) -> State:
+        """Record that the file was given up for now; return the state that it has then.
 
-        `for_good`: until its job is listed again, or somebody asks for it (`retry`). A job
-        that an event stream called done while it is listed as pending is waited for again.
+        `for_good`: until its job is listed again, or somebody asks for it (`retry`). The clean
+        file of a job that is listed as pending or failed, though an event stream called it
+        done, has not failed: its job is what the list says.
         """
         with self._transaction() as db:
-            db.execute(
-                "UPDATE entry SET state = iif(status = 'pending', 'waiting', 'failed'), "
-                "last_error = ?, attempts = attempts + ?, ticket = iif(?, -1, ticket) "
-                "WHERE seq = ?",
-                (reason, attempts, for_good, seq),
-            )
+            row = db.execute(
+                f"UPDATE entry SET state = {_GIVEN_UP}, last_error = ?, "
+                "attempts = attempts + ?, ticket = iif(?, -1, ticket) "
+                "WHERE seq = ? RETURNING state",
+                (for_good, reason, attempts, for_good, seq),
+            ).fetchone()
+            self._drop_records([seq])
+        return State.FAILED if row is None else to_state(row[0])
 
     def set_state(self, seqs: Sequence[int], state: State) -> None:
         """Record a state that has no other facts."""

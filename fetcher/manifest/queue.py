@@ -138,4 +138,4 @@ class Queue(Writing):
 def _finished(entry: Entry) -> Entry:
     if entry.job.status is Status.SUCCESS:
         return entry
-    return entry._replace(job=entry.job._replace(status=Status.SUCCESS))
+    return entry._replace(job=entry.job._replace(status=Status.SUCCESS, error=None))

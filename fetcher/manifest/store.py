@@ -138,8 +138,8 @@ class Store(Queue, Files):
         if queued is not None:
             with self._transaction() as db:
                 db.execute(
-                    "UPDATE entry SET status = ? WHERE id = ? AND state <> 'complete'",
-                    (str(entry.job.status), job_id),
+                    "UPDATE entry SET status = ?, error = ? WHERE id = ? AND state <> 'complete'",
+                    (str(entry.job.status), entry.job.error, job_id),
                 )
         return queued
 

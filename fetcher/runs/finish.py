@@ -21,6 +21,8 @@ from fetcher.events import (
     DownloadCompleted,
     DownloadFailed,
     FileSuspect,
+    Notice,
+    QueueGrew,
 )
 from fetcher.files.parts import Part
 from fetcher.files.places import TakenError, mtime_ns
@@ -28,9 +30,10 @@ from fetcher.files.sealing import Sealable, seal
 from fetcher.frozen import frozen
 from fetcher.manifest.files import Stored
 from fetcher.manifest.store import Store
+from fetcher.models import State
 from fetcher.runs.look import TAKEN, Adoptable, was_ours
 from fetcher.threads import run
-from fetcher.transfers.outcomes import Fetched
+from fetcher.transfers.outcomes import Fetched, GivenUp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -318,10 +321,11 @@ class Finisher:
 
     async def _fail(self, one: Ready, reason: str) -> None:
         """Record that a fetched file cannot be put in place; its data stays for the next run."""
-        desk, entry = self._desk, one.entry
-        await desk.manifest.do(Store.fail, entry.seq, reason, one.attempts)
-        self._open.pop(entry.seq, None)
-        tell_failed(desk, entry, reason, one.attempts)
+        outcome = GivenUp(reason, one.attempts, one.what.bytes_stored)
+        try:
+            await give_up(self._desk, one.entry, outcome)
+        finally:
+            self._open.pop(one.entry.seq, None)
 
     def _abandon_all(self) -> None:
         """Tell that the files which are open will not be finished in this run."""
@@ -346,18 +350,49 @@ class Finisher:
         )
 
 
-def tell_failed(desk: Desk, entry: Entry, reason: str, attempts: int) -> None:
-    """Count and tell a file that was given up."""
-    desk.account.ended(entry, Class.FAILED)
-    desk.sink(
+async def give_up(desk: Desk, entry: Entry, outcome: GivenUp, *, for_good: bool = False) -> None:
+    """Record, count and tell that a file is not fetched; `for_good` as in `Store.fail`."""
+    state = State.FAILED
+    # Every start has its end, also where a stop comes while this is recorded.
+    try:
+        state = await desk.manifest.do(
+            Store.fail, entry.seq, outcome.reason, outcome.attempts, for_good=for_good
+        )
+    finally:
+        desk.account.given_up(entry, state)
+        if state is State.FAILED:
+            _tell_failed(desk.sink, entry, outcome)
+        else:
+            _tell_unfinished(desk.sink, entry, outcome, state)
+
+
+def _tell_failed(sink: Sink, entry: Entry, outcome: GivenUp) -> None:
+    sink(
         DownloadFailed(
             id=entry.job.id,
             file_name=entry.job.file_name,
             variant=entry.variant,
-            reason=reason,
-            attempts=attempts,
+            reason=outcome.reason,
+            attempts=outcome.attempts,
         )
     )
+
+
+def _tell_unfinished(sink: Sink, entry: Entry, outcome: GivenUp, state: State) -> None:
+    """Tell of a file that did not come, of a job that is not listed as finished: no failure."""
+    job = entry.job
+    sink(QueueGrew(-1))
+    sink(
+        DownloadCancelled(
+            id=job.id,
+            file_name=job.file_name,
+            variant=entry.variant,
+            bytes_done=outcome.bytes_done,
+        )
+    )
+    says = "pending" if state is State.WAITING else "failed"
+    why = f"not fetched, as its job is listed as {says} after all: {outcome.reason}"
+    sink(Notice("INFO", f"{why}: {job.file_name} ({job.id[:8]})"))
 
 
 def _note_sealed(one: Ready, sealable: Sealable) -> None:

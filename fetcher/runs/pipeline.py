@@ -23,7 +23,7 @@ from fetcher.files.parts import part_key
 from fetcher.frozen import frozen
 from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
-from fetcher.runs.finish import Finisher, Ready, tell_failed
+from fetcher.runs.finish import Finisher, Ready, give_up
 from fetcher.threads import run
 from fetcher.transfers.outcomes import Fetched, GivenUp, LeftOut
 from fetcher.transfers.transfer import Transfer
@@ -318,16 +318,10 @@ class Pipeline:
         match outcome:
             case Fetched():
                 await self._finisher.put(Ready(entry, key, outcome, began_s))
-            case GivenUp(reason=reason, attempts=attempts, is_refused=is_refused):
-                is_gone = is_refused and entry.seq in plant.account.unlisted
-                reason += _GONE if is_gone else ""
-                # Every start has its end, also where a stop comes while this is recorded.
-                try:
-                    await plant.manifest.do(
-                        Store.fail, entry.seq, reason, attempts, for_good=is_gone
-                    )
-                finally:
-                    tell_failed(plant.desk, entry, reason, attempts)
+            case GivenUp():
+                is_gone = outcome.is_refused and entry.seq in plant.account.unlisted
+                told = replace(outcome, reason=outcome.reason + _GONE) if is_gone else outcome
+                await give_up(plant.desk, entry, told, for_good=is_gone)
             case LeftOut(reason=reason, bytes_total=total):
                 try:
                     await plant.manifest.do(Store.set_total, entry.seq, total, State.FILTERED)
