@@ -193,6 +193,23 @@ def test_a_complete_job_with_a_newer_time_is_told_with_both(store: Store) -> Non
     assert absorb(store, job(1, updated_at=later)).restamped == []
 
 
+def test_a_file_whose_job_is_updated_while_it_comes_is_told_with_both_times(store: Store) -> None:
+    later = START + timedelta(days=9)
+    done, other = seqs(absorb(store, job(1), job(2))).values()
+    [(_, first), (_, second)] = store.take(0, 10)
+    absorb(store, job(1, updated_at=later), job(2))
+    stored = [
+        Stored(seq, f"{seq}.wav", f"{seq}.wav", 1, SHA256, START, taken.job.marked_at)
+        for seq, taken in ((done, first), (other, second))
+    ]
+    [changed] = store.complete(stored)
+    assert (changed.path, changed.before, changed.after) == (
+        f"{done}.wav",
+        job(1).updated_at,
+        later,
+    )
+
+
 def test_a_file_of_a_job_that_is_updated_for_the_first_time_bears_that_of_its_creation(
     store: Store,
 ) -> None:

@@ -49,6 +49,7 @@ from fetcher.events import (
     RunCompleted,
 )
 from fetcher.files import space
+from fetcher.files.places import mtime_ns
 from fetcher.report.summary import Collector, Tally, render
 from fetcher.simulator import Fault, Serving
 
@@ -1019,6 +1020,27 @@ async def test_a_file_under_way_of_a_job_that_the_list_takes_back_is_fetched_onc
     assert (final.downloaded, final.failed) == (comes, is_failed)
     assert final.rejected == (not comes and not is_failed)
     assert list(files(tmp_path).values()) == ([body] if comes else [])
+
+
+@pytest.mark.parametrize("before", ["2025-01-01T00:00:00Z", None])
+async def test_a_file_bears_the_time_that_its_job_has_when_it_has_come(
+    before: str | None, sim: Simulator, tmp_path: Path
+) -> None:
+    job, body = sim.add_job(), song(60_000)
+    async with (
+        slow_host(body, len(body)) as (host, go_on),
+        watching(sim, tmp_path, live=False, until_idle=True) as at,
+    ):
+        url = f"{host.origin}/a.wav"
+        sim.override(job, audio_url=url, audio_duration=None, updated_at=before)
+        await at.until(lambda: bool(host.requests))
+        sim.override(job, updated_at="2026-03-04T05:06:07.080910Z")
+        await at.more_polls(2)
+        go_on.set()
+        ran = await at.ended()
+    [done] = ran.of(DownloadCompleted)
+    found = (tmp_path / done.path).stat().st_mtime_ns
+    assert found == mtime_ns(datetime(2026, 3, 4, 5, 6, 7, 80910, tzinfo=UTC))
 
 
 async def test_links_that_expired_since_the_listing_are_renewed(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
+Row = tuple[Any, ...]
 
 _MOST_VALUES = 999  # that SQLite binds in its oldest builds
 
@@ -33,13 +34,25 @@ def update_from(
     db: sqlite3.Connection, changes: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
     """Change rows as `changes` says, from values that it calls `new.COLUMN`; one is `seq`."""
-    names = ", ".join(f"column{n} AS {name}" for n, name in enumerate(columns, start=1))
     for some in portions(rows, _MOST_VALUES // len(columns)):
-        values = f"SELECT {names} FROM (VALUES {_slots(len(some), len(columns))})"
         db.execute(
-            f"UPDATE entry SET {changes} FROM ({values}) AS new WHERE entry.seq = new.seq",
+            f"UPDATE entry SET {changes} FROM {_new(columns, len(some))} WHERE entry.seq = new.seq",
             list(chain.from_iterable(some)),
         )
+
+
+def select_where(
+    db: sqlite3.Connection, wanted: str, where: str, columns: Sequence[str], rows: Sequence[Row]
+) -> list[Row]:
+    """Return `wanted` of the rows that `where` is true of, beside values as in `update_from`."""
+    found: list[Row] = []
+    for some in portions(rows, _MOST_VALUES // len(columns)):
+        found += db.execute(
+            f"SELECT {wanted} FROM entry, {_new(columns, len(some))} "
+            f"WHERE entry.seq = new.seq AND {where}",
+            list(chain.from_iterable(some)),
+        )
+    return found
 
 
 def set_state(db: sqlite3.Connection, state: str, seqs: Sequence[int]) -> None:
@@ -53,6 +66,11 @@ def portions(rows: Sequence[T], most: int) -> Iterator[Sequence[T]]:
     """Yield the rows, at most so many at a time."""
     for start in range(0, len(rows), most):
         yield rows[start : start + most]
+
+
+def _new(columns: Sequence[str], rows: int) -> str:
+    names = ", ".join(f"column{n} AS {name}" for n, name in enumerate(columns, start=1))
+    return f"(SELECT {names} FROM (VALUES {_slots(rows, len(columns))})) AS new"
 
 
 @cache

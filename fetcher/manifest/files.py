@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from fetcher.frozen import frozen
 from fetcher.manifest import bulk, schema
 from fetcher.manifest.claims import assign
-from fetcher.manifest.rows import to_state, to_us
+from fetcher.manifest.listing import Restamp
+from fetcher.manifest.rows import from_us, since_us, to_state, to_us
 from fetcher.manifest.writing import Writing
 from fetcher.models import State, Variant
 
@@ -23,7 +24,10 @@ _GIVEN_UP = (
 
 @frozen
 class Stored:
-    """A file that is in place and durable, to be recorded as complete."""
+    """A file that is in place and durable, to be recorded as complete.
+
+    `marked_at`: the time that it bears for its job, None where that had none.
+    """
 
     seq: int
     path: str
@@ -31,6 +35,7 @@ class Stored:
     bytes_stored: int
     sha256: str
     completed_at: datetime
+    marked_at: datetime | None = None
 
 
 class Files(Writing):
@@ -82,8 +87,11 @@ class Files(Writing):
                 "WHERE path_key IS NOT NULL AND state <> 'complete' AND sha256 IS NULL"
             )
 
-    def complete(self, batch: Sequence[Stored]) -> None:
-        """Record files that are in place; their links are forgotten."""
+    def complete(self, batch: Sequence[Stored]) -> list[Restamp]:
+        """Record files that are in place; their links are forgotten.
+
+        Returns those whose jobs have another time than they had when the files were begun.
+        """
         with self._transaction() as db:
             bulk.update_from(
                 db,
@@ -106,6 +114,14 @@ class Files(Writing):
                 ],
             )
             self._drop_records(one.seq for one in batch)
+            changed = bulk.select_where(
+                db,
+                "entry.path, new.marked_us, coalesce(updated_us, created_us)",
+                "coalesce(updated_us, created_us, new.marked_us) IS NOT new.marked_us",
+                ("marked_us", "seq"),
+                [(to_us(one.marked_at), one.seq) for one in batch],
+            )
+        return [Restamp(path, from_us(before), since_us(after)) for path, before, after in changed]
 
     def fail(self, seq: int, reason: str, attempts: int, *, for_good: bool = False) -> State:
         """Record that the file was given up for now; return the state that it has then.

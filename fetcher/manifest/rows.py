@@ -53,7 +53,12 @@ def to_us(at: datetime | None) -> int | None:
 
 def from_us(us: int | None) -> datetime | None:
     """Return the instant as an aware UTC datetime."""
-    return None if us is None else _EPOCH + timedelta(microseconds=us)
+    return None if us is None else since_us(us)
+
+
+def since_us(us: int) -> datetime:
+    """Return the instant so many microseconds after 1970 UTC."""
+    return _EPOCH + timedelta(microseconds=us)
 
 
 def job_values(job: Job) -> tuple[Any, ...]:

@@ -270,6 +270,7 @@ class Finisher:
                 bytes_stored=one.what.bytes_stored,
                 sha256=one.what.sha256,
                 completed_at=completed_at,
+                marked_at=one.entry.job.marked_at,
             )
             for one, path in placed
         ]
@@ -278,7 +279,8 @@ class Finisher:
         ]
         if desk.companions is not None:  # before the row: a crash between them adopts the file
             await desk.companions.write(done)
-        await desk.manifest.do(Store.complete, stored)
+        for changed in await desk.manifest.do(Store.complete, stored):
+            await asyncio.to_thread(desk.eye.stamp, changed.path, changed.after)
         for (one, path), file in zip(placed, done, strict=True):
             self._tell(one, path)
             # A file that was in place, of a job that no manifest knew, is no news to hooks;

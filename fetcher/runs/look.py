@@ -151,7 +151,7 @@ class Eye:
         return Adoptable(path, sha256, length)
 
     def stamp(self, path: str, marked_at: datetime | None) -> None:
-        """Give a file that was adopted the mark of its job."""
+        """Give a file that is in place the mark of its job."""
         if marked_at is not None and not self.places.is_ours(path, marked_at):
             ns = mtime_ns(marked_at)
             with contextlib.suppress(OSError):
