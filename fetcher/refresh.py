@@ -12,31 +12,42 @@ from fetcher.errors import LockedError
 from fetcher.runs.assembly import opened
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fetcher.configuration.settings import Settings
     from fetcher.engine import Fetcher
     from fetcher.events import RunCompleted, Sink
 
 
-def unfiltered(settings: Settings) -> Settings:
-    """Return the settings for an errand beside the runs: no filters, no JSON, no hooks.
+_ERRAND: dict[str, object] = {
+    "max_downloads": None,
+    "dry_run": False,
+    "json_output": False,
+    "exec": None,
+    "exec_after": None,
+    "ping_url": None,
+}
+_NO_FILTERS: dict[str, object] = {
+    "since": None,
+    "until": None,
+    "match": (),
+    "source_type": None,
+    "max_size": None,
+}
+_SHOWING = ("since", "until", "match")  # on the command line of `list` they say what is shown
 
-    There `--since` and the like say what is shown, not what is fetched.
+
+def unfiltered(settings: Settings) -> Settings:
+    """Return the settings for an errand beside the runs: no filters, no JSON, no hooks."""
+    return settings.model_copy(update=_ERRAND | _NO_FILTERS)
+
+
+def refreshing(settings: Settings, standing: Mapping[str, object]) -> Settings:
+    """Return the settings for `list --refresh`: those of an errand, with the filters of a run.
+
+    `standing`: the settings without the command line, where filters say what is shown.
     """
-    return settings.model_copy(
-        update={
-            "since": None,
-            "until": None,
-            "match": (),
-            "source_type": None,
-            "max_size": None,
-            "max_downloads": None,
-            "dry_run": False,
-            "json_output": False,
-            "exec": None,
-            "exec_after": None,
-            "ping_url": None,
-        }
-    )
+    return settings.model_copy(update=_ERRAND | {name: standing[name] for name in _SHOWING})
 
 
 async def refresh(fetcher: Fetcher, sink: Sink) -> RunCompleted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import fcntl
+import json
 import os
 import struct
 import subprocess
@@ -27,7 +28,7 @@ from fetcher.engine import STOPPED_BY_SIGINT, Fetcher
 from fetcher.events import JobPending, PollCompleted
 from fetcher.files.locks import held
 from fetcher.models import State, Status, Variant
-from fetcher.refresh import refresh, unfiltered
+from fetcher.refresh import refresh
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -297,11 +298,46 @@ async def test_refresh_records_and_downloads_nothing_and_a_backfill_fetches_it(
     assert (final.downloaded, len(sim.audio_requests(done))) == (1, 1)
 
 
-async def test_refresh_takes_the_filters_for_what_is_shown(sim: Simulator, shelf: Shelf) -> None:
-    sim.add_jobs(2, file_name="talk {n}.wav")
-    settings = _settings(sim, shelf.dest, match=["talk 0*"], until="2000-01-01")
-    await refresh(Fetcher(unfiltered(settings)), lambda _: None)
-    assert [one["state"] for one in shelf.objects("list", "--json")] == ["queued", "queued"]
+async def refreshed(
+    sim: Simulator, shelf: Shelf, *options: str, **environ: str
+) -> tuple[list[str], list[str]]:
+    """Run `list --refresh`; return the states that it shows, and those of all jobs."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fetcher", "list", "--refresh", "--json", "-d", str(shelf.dest)),
+        *options,
+        env={"MUNSIT_API_KEY": "k", "FETCHER_API_URL": sim.api_url, "FETCHER_MIN_FREE": "0"}
+        | environ,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    shown = [json.loads(line)["state"] for line in out.splitlines()]
+    return shown, [one["state"] for one in shelf.objects("list", "--json")]
+
+
+@pytest.mark.parametrize("option", ["--match=talk 1*", "--until=2000-01-01"])
+async def test_refresh_takes_the_filters_of_its_command_line_for_what_is_shown(
+    option: str, sim: Simulator, shelf: Shelf
+) -> None:
+    sim.add_job("talk 1.wav")
+    sim.add_job("talk 2.wav")
+    shown, states = await refreshed(sim, shelf, option)
+    assert (len(shown), states) == ("match" in option, ["queued", "queued"])
+
+
+async def test_refresh_leaves_out_what_the_filters_of_a_run_leave_out(
+    sim: Simulator, shelf: Shelf
+) -> None:
+    sim.add_job("clip.mp4", source_type="video")
+    sim.add_job("talk.wav")
+    sim.add_job("clip.wav")
+    environ = {"FETCHER_MATCH": "clip*", "FETCHER_SOURCE_TYPE": "audio"}
+    settings = _settings(sim, shelf.dest, match=["clip*"], source_type="audio")
+    await Fetcher(settings).run_backfill(lambda _: None)
+    expected = ["complete", "filtered", "filtered"]
+    assert await refreshed(sim, shelf, **environ) == (["complete", "filtered"], expected)
+    shown, states = await refreshed(sim, shelf, "--match", "*", **environ)
+    assert (shown, states) == (expected, expected)
 
 
 async def test_refresh_that_waits_for_another_process_can_be_stopped(

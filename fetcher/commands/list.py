@@ -101,9 +101,9 @@ def _selection(found: Resolved) -> Selection:
 def _refresh(found: Resolved, env: Environment) -> int:
     from fetcher.engine import Fetcher  # noqa: PLC0415 - the plain list pays for no network
     from fetcher.foreground import conduct  # noqa: PLC0415 - as above
-    from fetcher.refresh import refresh, unfiltered  # noqa: PLC0415 - as above
+    from fetcher.refresh import refresh, refreshing  # noqa: PLC0415 - as above
 
-    fetcher = Fetcher(unfiltered(found.settings()))
+    fetcher = Fetcher(refreshing(found.settings(), found.standing))
     return conduct(fetcher, lambda sink: refresh(fetcher, sink), env, ending=lambda _: "")
 
 

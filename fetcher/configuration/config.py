@@ -45,7 +45,8 @@ class Resolved:
     """Every option's value by field, and where it came from.
 
     `file` and `profile` are those that were used, `key_origin` is None where there is no
-    key. `notices`: what looks like a slip but is no error.
+    key. `notices`: what looks like a slip but is no error. `standing`: the values as they
+    were read without the command line.
     """
 
     values: Mapping[str, object]
@@ -55,6 +56,7 @@ class Resolved:
     notices: tuple[str, ...]
     api_key: str | None = field(repr=False)
     key_origin: Origin | None
+    standing: Mapping[str, object]
 
     def value(self, name: str, kind: type[T]) -> T:
         """Return the value of a field. Raises TypeError where it is not of that type."""
@@ -150,7 +152,9 @@ def resolve(
         raise UsageError(f"profile {quoted(profile)}: there is no {FILE_NAME} to take it from")
     merged = defaults()
     merged |= from_file(file, profile, now) if file else {}
-    merged |= environment | given
+    merged |= environment
+    standing = {name: value for name, (value, _) in merged.items()}
+    merged |= given
     values = {name: value for name, (value, _) in merged.items()}
     origins = {name: origin for name, (_, origin) in merged.items()}
     key = _choose_key(values["api_key_file"], origins["api_key_file"], environ)
@@ -158,7 +162,7 @@ def resolve(
     _settle(values, origins, cwd)
     check_together(values, lambda name: origins[name].place)
     notices = (*key.notices, *unknown_variables(environ))
-    return Resolved(values, origins, file, profile, notices, key.api_key, key.origin)
+    return Resolved(values, origins, file, profile, notices, key.api_key, key.origin, standing)
 
 
 def _first(given: Layer, environment: Layer, name: str) -> str | None:
