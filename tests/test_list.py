@@ -104,6 +104,15 @@ def test_what_is_listed_can_be_chosen(shelf: Shelf, options: list[str], numbers:
     assert said == numbers
 
 
+@pytest.mark.parametrize("bound", ["--since=2025-06-01T12:02", "--until=2025-06-01T12:01"])
+def test_a_job_without_a_time_is_listed_whatever_the_bounds_as_a_run_takes_it(
+    bound: str, shelf: Shelf
+) -> None:
+    shelf.add(job(1), job(2), job(3, created_at=None))
+    said = [one["id"][:8].lstrip("0") for one in shelf.objects("list", "--json", bound)]
+    assert said == ["2" if "since" in bound else "1", "3"]
+
+
 def test_without_a_manifest_nothing_is_listed_and_nothing_is_made(shelf: Shelf) -> None:
     for options in ([], ["--json"], ["--failed"]):
         assert (shelf.run("list", *options), shelf.out.getvalue()) == (0, "")

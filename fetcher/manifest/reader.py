@@ -38,8 +38,8 @@ _LAST_CHARACTER = "\U0010ffff"
 class Selection:
     """Which rows to read; the defaults select every file of every job.
 
-    `since` and `until` are inclusive, of `created_at`, aware UTC; `match`: any of
-    these globs fits `file_name`.
+    `since` and `until` are inclusive, of `created_at`, aware UTC; a job without one is selected
+    whatever they are, as by the filters of a run. `match`: any of these globs fits `file_name`.
     """
 
     states: tuple[State, ...] = ()
@@ -56,10 +56,10 @@ class Selection:
             parts.append(f"state IN ({', '.join('?' * len(self.states))})")
             values += [str(state) for state in self.states]
         if self.since is not None:
-            parts.append("created_us >= ?")
+            parts.append("(created_us IS NULL OR created_us >= ?)")
             values.append(to_us(self.since))
         if self.until is not None:
-            parts.append("created_us <= ?")
+            parts.append("(created_us IS NULL OR created_us <= ?)")
             values.append(to_us(self.until))
         if self.variant is not None:
             parts.append("variant = ?")
