@@ -132,6 +132,7 @@ class Histories(RuleBasedStateMachine):
         self.dest = self.home / "dest"
         self.versions: dict[str, set[bytes]] = {}
         self.gone: set[str] = set()
+        self.back: set[str] = set()
         self.foreign: set[Path] = set()
         self.serial = 0
         self.is_manifest_lost = False
@@ -178,6 +179,16 @@ class Histories(RuleBasedStateMachine):
     def fail(self, data: st.DataObject) -> None:
         for job in self.some(data, "pending"):
             self.sim.fail(job)
+
+    @rule(data=st.data(), which=st.sampled_from(["pending", "failed"]))
+    def take_back(self, data: st.DataObject, which: str) -> None:
+        """Let the service work on a finished job anew, or fail it after all; it ends well."""
+        for job in self.some(data, "success"):
+            self.back.add(job)
+            if which == "pending":
+                self.sim.reopen(job)
+            else:
+                self.sim.fail(job)
 
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
@@ -301,6 +312,9 @@ class Histories(RuleBasedStateMachine):
         self.sim.faults.clear()
         if not self.sim.ids:
             self.add([New("last.wav", 100, Serving(), is_alike=False, status="success")])
+        for job in self.back - self.gone:
+            if self.sim.job(job).status != "success":
+                self.sim.finish(job)
         self.note_versions()
         ran = self.runner.run(run(self.sim.api_url, self.dest, **QUICK))
         assert {event.id for event in ran.of(DownloadFailed)} <= self.gone
