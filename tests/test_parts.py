@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +121,28 @@ def test_a_part_goes_on_where_it_ended(parts: Parts) -> None:
     assert part.digester.mismatch((MD5,)) is None
     part.close()
     assert recovered(parts) == len(BODY)
+
+
+def test_what_is_learned_of_a_part_is_in_its_journal_beside_what_that_proves(parts: Parts) -> None:
+    part = parts.begin(KEY, replace(VERSION, bytes_total=None))
+    part.restate(replace(VERSION, bytes_total=1))
+    for piece in thousand(4):
+        part.append(piece)
+    part.restate(VERSION)
+    part.append(BODY[4000:5000])
+    part.close()
+    assert parts.claim(KEY, 5000) == Partial(5000, len(BODY), VERSION.validator)
+    os.truncate(parts.path(KEY), 2500)  # as a power cut that comes before the fsync
+    assert recovered(parts) == 2000
+
+
+def test_a_journal_that_somebody_took_away_is_begun_anew(parts: Parts) -> None:
+    part = parts.begin(KEY, replace(VERSION, bytes_total=None))
+    part.append(BODY[:1000])
+    journal(parts).unlink()
+    part.restate(VERSION)
+    part.close()
+    assert recovered(parts) == 1000
 
 
 def test_a_claim_is_what_the_journal_says(parts: Parts) -> None:

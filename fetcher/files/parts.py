@@ -128,6 +128,22 @@ class Part:
             raise
         self._log_fd = fd
 
+    def restate(self, version: Version) -> None:
+        """Say what version this is a part of, now that more is known of it; in the journal too.
+
+        Its lines stay: each of them proves what an fsync may have covered.
+        """
+        self.version = version
+        if self._log_fd < 0:
+            return
+        noted: tuple[Checkpoint, ...] = ()
+        with contextlib.suppress(*_UNREADABLE):
+            noted = tuple(_read(self._journal_path)[1])
+        before = self._log_fd
+        with explained(self.path):
+            self._begin_journal(noted)
+            os.close(before)
+
     def _note(self) -> None:
         """Note how far the file is good."""
         if self._log_fd >= 0:

@@ -145,7 +145,9 @@ class _Receiver:
         part = self.file.part
         if part is None or part.bytes_written != verdict.start:
             raise ContentError("the answer goes on where nothing is held")
-        part.version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
+        version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
+        if version != part.version:  # stretches ahead are found again by what the journal says
+            await run(self.kit.threads, part.restate, version)
         self.span = self.file.hear(self.said, verdict.start, verdict.end)
         self.digester = Digester(self.span.algorithms) if self.span is not None else None
         await self.file.peek()
