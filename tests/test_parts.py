@@ -93,6 +93,13 @@ def test_any_id_has_one_plain_name(job_id: str) -> None:
     assert key == key.lower()
 
 
+@pytest.mark.parametrize("device", ["con", "prn", "aux", "nul", "com1", "lpt9"])
+def test_no_name_is_one_that_windows_takes_for_a_device(device: str) -> None:
+    name = part_key(JobId(device), Variant.DENOISED)
+    assert name.partition(".")[0] != device
+    assert part_key(JobId(f"{device}x"), Variant.DENOISED).startswith(device)
+
+
 @settings(deadline=None)
 @given(st.sets(st.text(min_size=1, max_size=70), min_size=2, max_size=2))
 def test_two_jobs_never_share_a_name(ids: set[str]) -> None:

@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fetcher.core.names import is_device
 from fetcher.core.proof import Digester
 from fetcher.errors import StorageError
 from fetcher.files.direct import Detour, Writer
@@ -53,8 +54,9 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # a jo
 
 def part_key(job_id: JobId, variant: Variant) -> str:
     """Return the name that a job's unfinished file has, whatever its link or path."""
-    if _SAFE_ID.fullmatch(job_id):
-        return f"{job_id}.{variant}"
+    key = f"{job_id}.{variant}"
+    if _SAFE_ID.fullmatch(job_id) and not is_device(key):
+        return key
     return f"~{hashlib.sha256(job_id.encode()).hexdigest()}.{variant}"  # no id begins so
 
 
