@@ -809,7 +809,7 @@ async def test_no_body_fills_the_disk_below_min_free(
         if used > taken_at:
             room[0] = min(room[0], keep + used + LARGE // 5)  # more than three lines hold
         seen.append(room[0] - used)
-        return SimpleNamespace(f_bavail=seen[-1], f_frsize=1)
+        return SimpleNamespace(f_bavail=seen[-1], f_frsize=1, f_blocks=2**60)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     sim.add_job(size_bytes=LARGE, serving=serving)

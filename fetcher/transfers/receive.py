@@ -126,6 +126,7 @@ class _Receiver:
         """Write the body to memory or to the part; raises as `receive` does."""
         file, verdict = self.file, self.verdict
         self._refuse_size(verdict.total)
+        self.kit.space.require_disk(verdict.total)
         pieces = self._pieces()
         try:
             first = await anext(pieces, b"")
