@@ -204,6 +204,17 @@ def test_a_job_without_an_update_finds_the_file_that_bears_the_time_of_its_creat
     assert eye.look(entry(job=never_updated._replace(created_at=early))) == Local()
 
 
+@pytest.mark.parametrize(("duration_s", "short", "whole"), [(0.5, True, True), (60, False, True)])
+def test_at_a_short_id_the_audio_has_to_be_as_long_as_the_record_says(
+    eye: Eye, duration_s: float, short: bool, whole: bool
+) -> None:
+    marked = entry(job=entry().job._replace(audio_duration_s=duration_s))
+    for path, is_found in ((f"{SHORT}.wav", short), (f"{WHOLE}.wav", whole)):
+        place(eye, path)
+        assert eye.look(marked).found == (path if is_found else None)
+    assert eye.look(marked._replace(path=f"{SHORT}.wav")).found == f"{SHORT}.wav"
+
+
 @pytest.mark.parametrize("kind", ["link", "folder", "link above"])
 def test_what_is_no_file_in_dir_is_not_found(eye: Eye, tmp_path: Path, kind: str) -> None:
     root = eye.places.root
@@ -361,3 +372,53 @@ async def test_twins_find_their_own_files_when_the_manifest_is_lost(
     assert (again.exit_code, again.final.adopted) == (0, 2)
     assert len(sim.audio_requests()) == asked
     check_mirror(sim, tmp_path)
+
+
+UPDATED = "2024-05-01T10:20:30.000Z"
+SOON = "2024-05-01T10:20:41.000Z"
+
+
+@pytest.mark.parametrize(
+    ("fields", "adopted"),
+    [
+        pytest.param({"updated_at": UPDATED, "audio_duration": None}, 0, id="nothing tells them"),
+        pytest.param({"updated_at": UPDATED, "audio_duration": 34.0}, 1, id="another length"),
+        pytest.param({"updated_at": SOON}, 1, id="updated after"),
+    ],
+)
+async def test_a_twin_that_comes_after_the_manifest_is_lost_gets_its_own_file(
+    sim: Simulator, tmp_path: Path, fields: dict[str, Any], adopted: int
+) -> None:
+    begun = "2024-05-01T10:20:00.000Z"
+    sim.add_job("talk.wav", id=ONE, updated_at=UPDATED)
+    sim.override(ONE, created_at=begun)
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    shutil.rmtree(tmp_path / ".fetcher")
+    finely_clocked(tmp_path / f"{SHORT}.wav")
+    sim.add_job("talk.wav", id=OTHER)
+    sim.override(OTHER, created_at=begun, **fields)
+    if not adopted:
+        sim.override(ONE, audio_duration=None)
+
+    planned: list[Event] = []
+    await Fetcher(settings(sim.api_url, tmp_path, dry_run=True)).run_plan(planned.append)
+    plan = {one.id: one.action for one in planned if isinstance(one, Planned)}
+    assert plan == {ONE: "adopt" if adopted else "download", OTHER: "download"}
+
+    again = await run(sim.api_url, tmp_path)
+    assert (again.exit_code, again.final.adopted) == (0, adopted)
+    assert {sim.content(ONE), sim.content(OTHER)} <= set(files(tmp_path).values())
+
+
+async def test_a_job_does_not_adopt_the_file_of_a_twin_that_is_gone(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    add_twin(sim, ONE)
+    assert (await run(sim.api_url, tmp_path)).exit_code == 0
+    shutil.rmtree(tmp_path / ".fetcher")
+    sim.delete(ONE)
+    add_twin(sim, OTHER)
+    sim.override(OTHER, audio_duration=34.0)
+    again = await run(sim.api_url, tmp_path)
+    assert (again.exit_code, again.final.adopted, again.final.downloaded) == (0, 0, 1)
+    assert (tmp_path / f"talk/talk.{OTHER}.wav").read_bytes() == sim.content(OTHER)

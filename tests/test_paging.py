@@ -331,6 +331,13 @@ def test_a_cap_that_is_lowered_meanwhile_is_no_end() -> None:
     assert server.walk(50) <= server.seen
 
 
+@pytest.mark.parametrize("number", range(2, 12))
+def test_a_short_answer_after_a_deletion_is_no_end(number: int) -> None:
+    script = {number: [Change(0.0, delete=6)]}
+    server = Server(ids(1_000), caps=[100] * number + [80], script=script)
+    assert server.walk(100) <= server.seen
+
+
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
 def test_one_empty_answer_amid_the_list_is_no_end(number: int) -> None:
     server = Server(ids(1_000), blind=frozenset({number}))
@@ -344,12 +351,15 @@ def test_one_empty_answer_amid_the_list_is_no_end(number: int) -> None:
 class Restless:
     """A list that never changes, but orders records of one time anew for every answer.
 
-    `runs`: how many records have each time. Without `rng` the order stays.
+    `runs`: how many records have each time. Without `rng` the order stays. `shorts`: by the
+    number of the request, how many the answer has at most; `dips`: it lacks up to a third.
     """
 
     runs: list[int]
     rng: Random | None = None
     cap: int | None = None
+    shorts: dict[int, int] = field(default_factory=dict)
+    dips: Random | None = None
     asked: list[tuple[int, int]] = field(default_factory=list)
     rows: int = 0
 
@@ -364,7 +374,9 @@ class Restless:
             if self.rng is not None:
                 self.rng.shuffle(run)
             listed += run
-        page = listed[offset : offset + min(limit, self.cap or limit)]
+        most = min(limit, self.cap or limit, self.shorts.get(len(self.asked), limit))
+        dip = self.dips.randint(0, limit // 3) if self.dips is not None else 0
+        page = listed[offset : offset + most - dip]
         self.rows += len(page)
         return page
 
@@ -396,6 +408,21 @@ def test_records_of_one_time_are_all_seen_in_whatever_order_they_come(
 ) -> None:
     server = Restless(runs, Random(seed))
     assert server.walk(200) == sum(runs)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_records_of_one_time_are_all_seen_though_pages_differ_in_length(seed: int) -> None:
+    rng = Random(seed)
+    runs = [min(9, 1 + rng.choice([0, 0, 1, 3, 8])) for _ in range(150)]
+    server = Restless(runs, rng, dips=Random(seed))
+    assert server.walk(20) == sum(runs)
+
+
+@pytest.mark.parametrize("short", range(2, 14))
+def test_one_short_answer_is_no_cap(short: int) -> None:
+    for seed in range(10):
+        server = Restless([9] * 40, Random(seed), shorts={short: 11})
+        assert server.walk(20) == 360
 
 
 @given(

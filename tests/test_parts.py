@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,6 +93,13 @@ def test_any_id_has_one_plain_name(job_id: str) -> None:
     assert key == key.lower()
 
 
+@pytest.mark.parametrize("device", ["con", "prn", "aux", "nul", "com1", "lpt9"])
+def test_no_name_is_one_that_windows_takes_for_a_device(device: str) -> None:
+    name = part_key(JobId(device), Variant.DENOISED)
+    assert name.partition(".")[0] != device
+    assert part_key(JobId(f"{device}x"), Variant.DENOISED).startswith(device)
+
+
 @settings(deadline=None)
 @given(st.sets(st.text(min_size=1, max_size=70), min_size=2, max_size=2))
 def test_two_jobs_never_share_a_name(ids: set[str]) -> None:
@@ -120,6 +128,28 @@ def test_a_part_goes_on_where_it_ended(parts: Parts) -> None:
     assert part.digester.mismatch((MD5,)) is None
     part.close()
     assert recovered(parts) == len(BODY)
+
+
+def test_what_is_learned_of_a_part_is_in_its_journal_beside_what_that_proves(parts: Parts) -> None:
+    part = parts.begin(KEY, replace(VERSION, bytes_total=None))
+    part.restate(replace(VERSION, bytes_total=1))
+    for piece in thousand(4):
+        part.append(piece)
+    part.restate(VERSION)
+    part.append(BODY[4000:5000])
+    part.close()
+    assert parts.claim(KEY, 5000) == Partial(5000, len(BODY), VERSION.validator)
+    os.truncate(parts.path(KEY), 2500)  # as a power cut that comes before the fsync
+    assert recovered(parts) == 2000
+
+
+def test_a_journal_that_somebody_took_away_is_begun_anew(parts: Parts) -> None:
+    part = parts.begin(KEY, replace(VERSION, bytes_total=None))
+    part.append(BODY[:1000])
+    journal(parts).unlink()
+    part.restate(VERSION)
+    part.close()
+    assert recovered(parts) == 1000
 
 
 def test_a_claim_is_what_the_journal_says(parts: Parts) -> None:

@@ -403,8 +403,30 @@ def test_what_is_not_there_is_not_found(dest: Path, path: str) -> None:
     assert not Places(dest).is_ours(path, AT)
 
 
+@pytest.mark.parametrize(
+    "at",
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1901, 12, 13, 20, 45, 52, tzinfo=UTC),
+        datetime(2446, 5, 10, 22, 38, 55, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    ],
+    ids=str,
+)
+def test_a_file_bears_a_time_that_no_file_system_holds(dest: Path, at: datetime) -> None:
+    stamp(dest / "a.wav", mtime_ns(at))
+    assert (dest / "a.wav").stat().st_mtime_ns == mtime_ns(at)
+    assert Places(dest).is_ours("a.wav", at)
+
+
 @settings(deadline=None)
-@given(st.datetimes(timezones=st.just(UTC) | st.just(timezone(timedelta(hours=14)))))
+@given(
+    st.datetimes(
+        datetime(1902, 1, 1),  # noqa: DTZ001 - the zone is drawn
+        datetime(2446, 1, 1),  # noqa: DTZ001
+        timezones=st.just(UTC) | st.just(timezone(timedelta(hours=14))),
+    )
+)
 def test_a_time_is_exact_to_the_microsecond(at: datetime) -> None:
     since = at - datetime(1970, 1, 1, tzinfo=UTC)
     microseconds = (since.days * 86_400 + since.seconds) * 10**6 + since.microseconds

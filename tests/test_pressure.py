@@ -31,7 +31,13 @@ from support import (
 )
 
 from fetcher.engine import Fetcher
-from fetcher.events import DownloadCancelled, DownloadProgress, DownloadRetrying, Notice
+from fetcher.events import (
+    DownloadCancelled,
+    DownloadFailed,
+    DownloadProgress,
+    DownloadRetrying,
+    Notice,
+)
 from fetcher.files.journal import Version
 from fetcher.files.parts import Parts, part_key
 from fetcher.models import JobId, Validator, Variant
@@ -515,7 +521,7 @@ async def test_min_free_keeps_what_was_finished_and_what_had_arrived(
     room = {"bytes": 2**40}
 
     def statvfs(_: object) -> SimpleNamespace:
-        return SimpleNamespace(f_bavail=room["bytes"], f_frsize=1)
+        return SimpleNamespace(f_bavail=room["bytes"], f_frsize=1, f_blocks=2**60)
 
     def fill(_: SimRequest) -> bool:
         room["bytes"] = 2_000_000  # less than the rest of the large file
@@ -533,6 +539,26 @@ async def test_min_free_keeps_what_was_finished_and_what_had_arrived(
     assert stopped.final.downloaded + len(stopped.of(DownloadCancelled)) <= 5
 
 
+async def test_a_file_that_no_disk_could_hold_fails_alone_and_keeps_what_is_here_of_it(
+    tmp_path: Path,
+) -> None:
+    body = song(900_000)
+    huge = Reply(body=body, sent=700_000).having(
+        content_type="audio/wav", content_length=str(10**17)
+    )
+    host = Host([cut(honest(body), 600_000), lambda _: huge])
+    async with RawServer(host) as raw, Simulator() as sim:
+        job = sim.add_job("huge.wav", audio_url=f"{raw.origin}/huge.wav")
+        sim.add_jobs(3, size_bytes=450_000)
+        ran = await run(sim.api_url, tmp_path, concurrency=1)
+        assert (ran.exit_code, ran.final.downloaded, ran.final.failed) == (1, 3, 1)
+        [failed] = ran.of(DownloadFailed)
+        assert (failed.id, "the whole disk of" in failed.reason) == (job, True)
+        host.scripts = [honest(body)]
+        again = await run(sim.api_url, tmp_path)
+        assert (again.exit_code, again.final.bytes_fetched) == (0, 300_000)
+
+
 async def test_near_min_free_what_fits_is_kept_and_every_run_gets_somewhere(
     tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,7 +568,7 @@ async def test_near_min_free_what_fits_is_kept_and_every_run_gets_somewhere(
     def statvfs(_: object) -> SimpleNamespace:
         used = sum(path.stat().st_size for path in tmp_path.rglob("*.wav"))
         free = 1_000_000 + size_bytes * room["files"] + size_bytes // 2 - used
-        return SimpleNamespace(f_bavail=free, f_frsize=1)
+        return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=2**60)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     sim.add_jobs(30, size_bytes=size_bytes)
@@ -566,7 +592,7 @@ class Disk:
     def statvfs(self, _: object) -> SimpleNamespace:
         # Unfinished ones first: one that is renamed meanwhile is rather seen twice than not at all.
         used = sum(map(_size_bytes, [*self.dest.rglob("*.part"), *self.dest.rglob("*.wav")]))
-        return SimpleNamespace(f_bavail=self.size_bytes - used, f_frsize=1)
+        return SimpleNamespace(f_bavail=self.size_bytes - used, f_frsize=1, f_blocks=2**60)
 
 
 def _size_bytes(path: Path) -> int:

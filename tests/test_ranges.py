@@ -17,6 +17,7 @@ from fetcher.core.ranges import (
     Verdict,
     Want,
     Whole,
+    agree,
     asks_range,
     fresh,
     judge,
@@ -137,6 +138,25 @@ def test_a_span_that_no_range_could_say_is_an_error(
 ) -> None:
     with pytest.raises(ValueError, match="to"):
         Want(start, end, STRONG, total)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_one"),
+    [
+        pytest.param(Validator('"a"', "x"), Validator('"a"', "x"), True, id="the same"),
+        pytest.param(Validator('"a"', "x"), Validator('"a"', None), True, id="a date less"),
+        pytest.param(Validator('"a"', "x"), Validator('"a"', "y"), False, id="another date"),
+        pytest.param(Validator('"a"', None), Validator('"b"', None), False, id="another ETag"),
+        pytest.param(Validator('W/"a"', "x"), Validator('W/"a"', None), False, id="weak, no date"),
+        pytest.param(
+            Validator(None, "x"), Validator(None, None), False, id="nothing beside a date"
+        ),
+    ],
+)
+def test_validators_agree_where_what_both_say_proves_one_version(
+    one: Validator, other: Validator, *, is_one: bool
+) -> None:
+    assert agree(one, other) == agree(other, one) == is_one
 
 
 # ---- a 206 -------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fetcher.errors import FullError, StorageError
+from fetcher.errors import FullError, StorageError, TransferError
 from fetcher.files.space import Space, free_bytes
 
 if TYPE_CHECKING:
@@ -181,3 +181,15 @@ def test_what_found_no_room_on_one_thread_goes_on_on_none(tmp_path: Path, disk: 
     disk[0] = DISK_BYTES
     space.promise("a", 400_000)
     space.go_on("a")
+
+
+def test_only_what_is_larger_than_the_whole_disk_is_refused_for_ever(
+    tmp_path: Path, disk: list[int]
+) -> None:
+    disk[0] = 0
+    space = Space(tmp_path, 0)
+    whole = os.statvfs(tmp_path).f_blocks  # of 1 byte
+    for total in (None, 0, whole):
+        space.require_disk(total)
+    with pytest.raises(TransferError, match=f"announces {whole + 1} bytes"):
+        space.require_disk(whole + 1)

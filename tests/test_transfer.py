@@ -631,6 +631,33 @@ async def test_stretches_that_a_stop_left_are_gone_on_with_but_never_trusted_bli
         assert second.final.bytes_fetched <= LARGE - held + (1 << 20)
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(Serving(length="chunked"), id="no length"),
+        pytest.param(Serving(last_modified=False), id="no date"),
+    ],
+)
+async def test_stretches_are_gone_on_with_though_the_first_answer_said_less(
+    first: Serving, tmp_path: Path, sim: Simulator
+) -> None:
+    job = sim.add_job(size_bytes=LARGE, serving=first)
+    sim.faults.add(Fault("audio", cut_after_bytes=CUT))
+    assert (await run(sim.api_url, tmp_path, retries=0)).exit_code == 1
+    sim.serve(job, SLOW_LINE)
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, **LINES))
+    stopping = asyncio.create_task(fetcher.run_backfill(lambda _: None))
+    await eventually(lambda: sum(held_bytes(tmp_path)) > 2_000_000)
+    fetcher.stop.ask(143)
+    await stopping
+    held = held_bytes(tmp_path)
+    assert len(held) > 1
+    sim.serve(job, Serving())
+    last = await run(sim.api_url, tmp_path, **LINES)
+    assert (last.exit_code, last.final.bytes_fetched) == (0, LARGE - sum(held))
+    check_mirror(sim, tmp_path)
+
+
 def journals(dest: Path) -> list[Path]:
     """Return the journals of all lines of unfinished files."""
     return sorted((dest / ".fetcher" / "partial").glob("*.journal"))
@@ -782,7 +809,7 @@ async def test_no_body_fills_the_disk_below_min_free(
         if used > taken_at:
             room[0] = min(room[0], keep + used + LARGE // 5)  # more than three lines hold
         seen.append(room[0] - used)
-        return SimpleNamespace(f_bavail=seen[-1], f_frsize=1)
+        return SimpleNamespace(f_bavail=seen[-1], f_frsize=1, f_blocks=2**60)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     sim.add_job(size_bytes=LARGE, serving=serving)

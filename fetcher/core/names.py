@@ -109,9 +109,14 @@ def component(text: str, *, hidden: bool = False) -> str:
         name = f"_.{bare}" if f".{bare}" in _MEDIA else f"_{bare}"
     elif name[0] in "-~":
         name = "_" + name[1:]
-    if _RESERVED.match(name) or is_state_folder(name):
+    if is_device(name) or is_state_folder(name):
         name = "_" + name.lstrip(".")
     return name
+
+
+def is_device(name: str) -> bool:
+    """Tell whether Windows would take the component `name` for a device."""
+    return _RESERVED.match(name) is not None
 
 
 def is_state_folder(name: str) -> bool:

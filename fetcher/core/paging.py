@@ -18,7 +18,7 @@ where they are only seen twice. Rules of the walk:
     a page shows no id at all   go on: the next one that does must touch the last one that did
     a page is shorter than asked,  the end, or a server that caps pages: ask right behind it
     or reaches no further
-    that is something new       a cap: what came so far is the server's page size
+    that is something new       a cap: what came so far is the server's page size (`caps`)
     that is nothing new         read the last few records once more; as they were: the end,
                                 otherwise go on from there (a deletion between the two
                                 requests, or an empty answer that was no end)
@@ -37,6 +37,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from fetcher.core import overlap
+from fetcher.core.caps import Cap
 from fetcher.core.pages import Answer, Recent
 from fetcher.errors import ApiError
 from fetcher.frozen import frozen
@@ -81,14 +82,12 @@ class Walk:
 
     def __init__(self, page_size: int) -> None:
         self._limit = page_size
-        self._full = page_size  # a page of so many is no sign of the end
+        self._cap = Cap(page_size)
         self._reach = 0  # just behind whatever was seen without a gap
         self._farthest = 0  # the largest `_reach` so far
-        self._largest = 0  # elements of the largest page so far
         self._mode = _Mode.PAGE
         self._offset = 0
         self._asked = page_size  # how many records the next request is for
-        self._most = 2 * overlap.MOST_TIED  # that it gives, where it is asked for more
         self._is_strict = False  # a page must begin in front of all of the last page's last time
         self._first = self._last = self._held = Answer(0, (), 0)
         self._span = self._last  # from the last readable page on, to the end of the last one
@@ -96,6 +95,7 @@ class Walk:
         self._was_empty = False  # the answer from beyond
         self._looked_at = 0  # where it ended
         self._reads_offset = False  # the server is known to
+        self._was_end = False  # the page that could not follow: short, and nothing new
         self._gaps = 0
         self._rechecks = 0
         self._touched = False
@@ -128,6 +128,7 @@ class Walk:
         """
         answer = Answer(self._offset, tuple(ids), count, self._asked, tied)
         self._touched = False
+        self._cap.take(answer)
         match self._mode:
             case _Mode.BEYOND:
                 self._feed_beyond(answer)
@@ -143,7 +144,6 @@ class Walk:
                 self._feed_less(answer)
             case _Mode.PAGE | _Mode.WIDER | _Mode.BACK:
                 self._feed_page(answer)
-        self._largest = max(self._largest, min(count, self._limit))
 
     # ---- the modes ----
 
@@ -154,8 +154,8 @@ class Walk:
             self._go(_Mode.PROBE, max(page.end, self._last.end) + _FAR)
         elif not page.count and page.offset >= self._reach:
             self._feed_beyond(page)
-        elif self._mode is _Mode.BACK and self._is_known(page) and self._ends_there(page):
-            self.finished = True  # it shrinks faster than its end could be looked at again
+        elif self._mode is _Mode.BACK and self._is_known(page) and self._shrinks_to(page):
+            self.finished = True  # it does so faster than its end could be looked at again
         elif self._touches(page):
             self._accept(page)
         else:
@@ -197,7 +197,7 @@ class Walk:
         if is_news and (is_start or self._touches(again)):
             self._accept(again)
             return
-        self._most = min(self._most, max(self._limit, again.count))
+        self._cap.cut(again)
         is_newer = self._touches(again) and again.ids[0] not in self._span.ids
         if is_start or is_newer or self._span.ids[0] in again.ids:
             self._go(_Mode.AGAIN, self._held.offset, self._held.asked)
@@ -214,7 +214,7 @@ class Walk:
     def _feed_beyond(self, page: Answer) -> None:
         were_moved = page.end > self._farthest and self._all_seen(page)  # by new ones
         if page.count and not were_moved:
-            self._learn_cap()
+            self._cap.more_behind(self._last)
             self._go_on()
         else:
             self._was_empty = not page.count
@@ -233,7 +233,7 @@ class Walk:
         self._rechecks += 1
         is_stuck = self._rechecks > _MOST_STRICT_GAPS
         if not self._was_empty and (is_stuck or not self._all_seen(page)):
-            self._learn_cap()
+            self._cap.more_behind(self._last)
         if self._rechecks > _MOST_RECHECKS:
             raise ApiError("The history has no end: it changes whenever that is looked at")
         self._mode = _Mode.BACK
@@ -260,7 +260,7 @@ class Walk:
     def _accept(self, page: Answer) -> None:
         """Go on behind a page that nothing can have slipped in front of."""
         if page.asked > self._limit == page.count:
-            self._most = self._limit
+            self._cap.cut(page)
         self._touched = True
         went_back = self._mode is _Mode.BACK or (
             self._mode is _Mode.LINK and page.end <= self._reach
@@ -273,24 +273,16 @@ class Walk:
         self._span = self._span.up_to(page.end) if page.offset and not page.ids else page
         self._reach = page.end if is_further else self._reach
         self._farthest = max(self._farthest, self._reach)
-        if page.count < self._full or not is_further:
+        if page.count < self._cap.full or not is_further:
             self._go(_Mode.BEYOND, self._reach)
         else:
             self._go_on(after_gap=went_back)
 
     def _go_on(self, *, after_gap: bool = False) -> None:
         """Ask for the next page, after a gap with an overlap that bridges the like of it."""
-        share = overlap.following(
-            self._last, self._limit, most=self._most_given, after_gap=after_gap
-        )
+        share = overlap.following(self._last, self._limit, most=self._cap.most, after_gap=after_gap)
         self._is_strict = share.is_whole
         self._go(_Mode.PAGE, self._last.end - share.records, share.asked)
-
-    def _learn_cap(self) -> None:
-        """Take note that there was more behind the last page, however much was asked for."""
-        self._full = min(self._full, self._last.count)
-        if self._last.asked > self._limit:
-            self._most = min(self._most, max(self._limit, self._last.count))
 
     def _step_back(self, page: Answer) -> None:
         """Read the last page again, then go back in steps that double, to the start if need be.
@@ -303,6 +295,7 @@ class Walk:
             step = max(1, self._last.count)
         if self._mode is not _Mode.BACK:
             self._gaps += 1
+        self._was_end = page.count < self._cap.full and all(map(self._seen, page.ids))
         if self._gaps > _MOST_GAPS:
             raise ApiError("The history contradicts itself from one page to the next")
         asked = self._more(min(self._last.asked, self._last.count))
@@ -329,24 +322,24 @@ class Walk:
         """Return whether the page holds nothing new, and nothing can be in front of it."""
         return all(map(self._seen, page.ids)) and (not page.offset or self._touches(page))
 
-    @property
-    def _most_given(self) -> int:
-        return self._most if self._full == self._limit else self._limit
-
     def _more(self, records: int) -> int:
         """Return what to ask for where so many are wanted: a page's worth, or more."""
-        return max(self._limit, min(records, self._most_given))
+        return max(self._limit, min(records, self._cap.most))
 
     @property
     def _shared_at_end(self) -> overlap.Share:
         """Return how many of the last records are read again to see that nothing moved."""
-        most = max(self._full, self._most_given if self._last.count > self._limit else 0)
+        most = max(self._cap.full, self._cap.most if self._last.count > self._limit else 0)
         return overlap.at_end(self._last, self._span, self._limit, most)
 
     def _ends_there(self, page: Answer) -> bool:
         """Return whether the page is shorter than what this server gives where there is more."""
-        gives_even_pages = self._full in {self._limit, self._largest}
-        return gives_even_pages and 0 < page.count < self._largest
+        gives_even_pages = self._cap.full in {self._limit, self._cap.largest}
+        return gives_even_pages and 0 < page.count < self._cap.largest
+
+    def _shrinks_to(self, page: Answer) -> bool:
+        """Return whether the list ends with this page, and ended with the one before it, too."""
+        return self._was_end and self._ends_there(page)
 
     def _seen(self, job_id: JobId) -> bool:
         return job_id in self._recent

@@ -157,6 +157,12 @@ def resumable(validator: Validator) -> bool:
     return _if_range(validator) is not None
 
 
+def agree(one: Validator, other: Validator) -> bool:
+    """Return whether two validators name one version, though one may lack the date."""
+    dates = {one.last_modified, other.last_modified} - {None}
+    return one.etag == other.etag and len(dates) < 2 and _if_range(one) == _if_range(other)
+
+
 def asks_range(want: Want) -> bool:
     """Tell whether `request_headers` asks for a part; if not, only a whole file answers."""
     if want.start > 0:

@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fetcher.core.names import is_device
 from fetcher.core.proof import Digester
 from fetcher.errors import StorageError
 from fetcher.files.direct import Detour, Writer
@@ -53,8 +54,9 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # a jo
 
 def part_key(job_id: JobId, variant: Variant) -> str:
     """Return the name that a job's unfinished file has, whatever its link or path."""
-    if _SAFE_ID.fullmatch(job_id):
-        return f"{job_id}.{variant}"
+    key = f"{job_id}.{variant}"
+    if _SAFE_ID.fullmatch(job_id) and not is_device(key):
+        return key
     return f"~{hashlib.sha256(job_id.encode()).hexdigest()}.{variant}"  # no id begins so
 
 
@@ -127,6 +129,22 @@ class Part:
             os.close(fd)
             raise
         self._log_fd = fd
+
+    def restate(self, version: Version) -> None:
+        """Say what version this is a part of, now that more is known of it; in the journal too.
+
+        Its lines stay: each of them proves what an fsync may have covered.
+        """
+        self.version = version
+        if self._log_fd < 0:
+            return
+        noted: tuple[Checkpoint, ...] = ()
+        with contextlib.suppress(*_UNREADABLE):
+            noted = tuple(_read(self._journal_path)[1])
+        before = self._log_fd
+        with explained(self.path):
+            self._begin_journal(noted)
+            os.close(before)
 
     def _note(self) -> None:
         """Note how far the file is good."""

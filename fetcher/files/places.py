@@ -39,6 +39,8 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _READ_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_EARLIEST_NS = -(1 << 31) * 10**9  # kernel.org, ext4 "Inode Timestamps"
+_LATEST_NS = ((1 << 34) - (1 << 31) - 1) * 10**9
 
 
 class TakenError(PlaceError):
@@ -280,8 +282,12 @@ def _is_inside(folder: Path, root: Path) -> bool:
 
 
 def mtime_ns(at: datetime) -> int:
-    """Return the instant as nanoseconds since 1970, exact to the microsecond."""
-    return (at - _EPOCH) // _MICROSECOND * 1000
+    """Return the instant as nanoseconds since 1970, exact to the microsecond.
+
+    One before 1901 or after 2446, which ext4 cannot hold, becomes the nearest that it can: it
+    would do that by itself, and the file would not be known again.
+    """
+    return min(max((at - _EPOCH) // _MICROSECOND * 1000, _EARLIEST_NS), _LATEST_NS)
 
 
 def digest_file(path: Path) -> tuple[str, int]:

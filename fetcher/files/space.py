@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fetcher.errors import FullError
+from fetcher.errors import FullError, TransferError
 from fetcher.files.trouble import explained
 
 if TYPE_CHECKING:
@@ -42,6 +42,23 @@ class Space:
         self._unseen_bytes = 0  # written since the last look at the disk
         self._looked_at_s = clock()
         self._room_seen_bytes = 0
+        self._disk_bytes = 0  # not looked at yet
+
+    def require_disk(self, total_bytes: int | None) -> None:
+        """Raise TransferError for a file that would not fit on the disk if that were empty.
+
+        No room that somebody makes would ever do for it, so it is not to end the run.
+        """
+        if total_bytes is None or total_bytes <= self._disk_bytes:
+            return
+        with explained(self._folder):
+            stat = os.statvfs(self._folder)
+        self._disk_bytes = stat.f_blocks * stat.f_frsize  # 0 where a file system does not tell
+        if 0 < self._disk_bytes < total_bytes:
+            raise TransferError(
+                f"the host announces {total_bytes} bytes, and the whole disk of {self._folder} "
+                f"has {self._disk_bytes}"
+            )
 
     def promise(self, holder: object, bytes_left: int) -> None:
         """Set aside what `holder` will still write.

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fetcher.manifest import schema
+from fetcher.manifest.namesakes import namesakes
 from fetcher.manifest.rows import ENTRY_COLUMNS, to_entry
 from fetcher.manifest.writing import Writing
 from fetcher.models import Status, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from pathlib import Path
 
     from fetcher.models import Entry, Job, JobId
@@ -127,6 +128,11 @@ class Queue(Writing):
                 for seq in seqs
             ]
             return [to_entry(row) for row in rows if row is not None]
+
+    def namesakes(self, ids: Iterable[JobId]) -> list[Entry]:
+        """Return the files that are not complete of jobs whose ids begin like one of these."""
+        with schema.translated(self.path):
+            return namesakes(self._db, ids)
 
     def unfinished(self) -> set[int]:
         """Return the rows that are still to be fetched."""

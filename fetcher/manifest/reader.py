@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fetcher.errors import StorageError
 from fetcher.frozen import frozen
 from fetcher.manifest import schema
+from fetcher.manifest.namesakes import LAST_CHARACTER, namesakes
 from fetcher.manifest.rows import (
     ENTRY_COLUMNS,
     place_in_list,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from fetcher.core.plan import Known
     from fetcher.models import Entry, JobId
-
-_LAST_CHARACTER = "\U0010ffff"
 
 
 @frozen
@@ -166,7 +165,7 @@ class Reader:
         with schema.translated(self.path):
             rows = self._view.rows(
                 "SELECT DISTINCT id FROM entry WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-                (beginning, beginning + _LAST_CHARACTER, limit),
+                (beginning, beginning + LAST_CHARACTER, limit),
             )
         return [job_id for (job_id,) in rows]
 
@@ -213,6 +212,11 @@ class Reader:
         with schema.translated(self.path):
             rows = self._view.rows("SELECT id FROM entry WHERE path_key = ?", (path_key,))
         return rows[0][0] if rows else None
+
+    def namesakes(self, job_id: JobId) -> list[Entry]:
+        """Return the files that are not complete of jobs whose ids begin like that one."""
+        with schema.translated(self.path):
+            return self._view.ask(lambda db: namesakes(db, [job_id]))
 
     def is_empty(self) -> bool:
         """Return whether no job is known."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections import defaultdict
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fetcher.core.extensions import FALLBACK_EXTENSION, KNOWN_EXTENSIONS, extension_of_url
@@ -20,17 +22,20 @@ from fetcher.errors import PlaceError
 from fetcher.files.parts import Parts, part_key
 from fetcher.files.places import Places, digest_file, mtime_ns
 from fetcher.frozen import frozen
-from fetcher.transfers.durations import duration_s, misfit
+from fetcher.transfers.durations import duration_s, misfit, wav_duration_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from fetcher.core.layout import Template
     from fetcher.models import Entry, Job
 
+    Rivals = Mapping[str, Sequence[Entry]]
+
 TAKEN = "another file stands at its path, and at the path with the whole id as well"
 _MARK_NS = 1_000  # what the API's times are exact to
+_NO_RIVALS: Rivals = MappingProxyType({})
 _CLOCK_NS = 100  # the finest clock that is no proof: such as of a share of Windows
 
 
@@ -82,16 +87,69 @@ class Eye:
         except OSError:
             return False
 
-    def look(self, entry: Entry) -> Local:
-        """Return what is on disk for the file of that entry."""
+    def rivals(self, entries: Iterable[Entry]) -> Rivals:
+        """Return which of these files may stand at a path with a short id, by path."""
+        rivals: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            for path, is_certain in self._possible_paths(entry):
+                if not is_certain:
+                    rivals[path].append(entry)
+        return rivals
+
+    def look_again(
+        self, entries: Sequence[Entry], found: Sequence[Local], namesakes: Iterable[Entry]
+    ) -> list[Local]:
+        """Return what `look_all` has found, now that `namesakes` are known as well."""
+        rivals = self.rivals(namesakes)
+        return [
+            self.look(entry, rivals) if _others(rivals, local.found, entry) else local
+            for entry, local in zip(entries, found, strict=True)
+        ]
+
+    def look(self, entry: Entry, rivals: Rivals = _NO_RIVALS) -> Local:
+        """Return what is on disk for the file of that entry.
+
+        `rivals`: the files of jobs that share its short id. What may be one of theirs as well
+        is nobody's: to fetch a file once more is better than to miss a job.
+        """
         part_bytes = self._part_bytes(entry)
         earlier = None
-        for path in self._possible_paths(entry):
-            if self._is_its_own(path, entry.job):
+        for path, is_certain in self._possible_paths(entry):
+            others = [] if is_certain else _others(rivals, path, entry)
+            if self._is_its_own(path, entry.job) and (
+                is_certain or self._tells_apart(path, entry.job, others)
+            ):
                 return Local(found=path, part_bytes=part_bytes)
-            if earlier is None and self._bears_earlier_mark(path, entry.job):
+            if earlier is None and not others and self._bears_earlier_mark(path, entry.job):
                 earlier = path
         return Local(found=earlier, part_bytes=part_bytes)
+
+    def _tells_apart(self, path: str, job: Job, others: Sequence[Entry]) -> bool:
+        """Return whether a file with the job's mark and short id is the job's, and no other's.
+
+        Ids that were made in one minute (UUIDv7) share their first characters.
+        """
+        if job.audio_duration_s is None and not others:
+            return True
+        length_s = self._length_s(path)
+        if misfit(length_s, job.audio_duration_s) is not None:
+            return False
+        return not any(self._may_have(path, length_s, other) for other in others)
+
+    def _may_have(self, path: str, length_s: float | None, other: Entry) -> bool:
+        """Return whether the file there may be that of `other`, which has none of its own."""
+        job = other.job
+        if misfit(length_s, job.audio_duration_s) or not self._is_its_own(path, job):
+            return False
+        own = (own for own, is_certain in self._possible_paths(other) if is_certain)
+        return not any(self._is_its_own(path, job) for path in own)
+
+    def _length_s(self, path: str) -> float | None:
+        """Return the length of the audio there in seconds, None where it cannot be told."""
+        found = self.places.find(path)
+        first_bytes = self.places.beginning(path, PEEK_BYTES)
+        length_s = wav_duration_s(first_bytes, found.st_size) if found else None
+        return duration_s(self.places.root / path) if length_s is None else length_s
 
     def _is_its_own(self, path: str, job: Job) -> bool:
         """Return whether a file bears the job's mark; one that nobody may read proves nothing."""
@@ -115,7 +173,7 @@ class Eye:
             return False
         if not found.st_size or not self.places.contains(path):
             return False
-        length_s = duration_s(self.places.root / path)
+        length_s = self._length_s(path)
         is_known = length_s is not None and job.audio_duration_s is not None
         return is_known and misfit(length_s, job.audio_duration_s) is None
 
@@ -157,19 +215,25 @@ class Eye:
             with contextlib.suppress(OSError):
                 os.utime(self.places.root / path, ns=(ns, ns), follow_symlinks=False)
 
-    def _possible_paths(self, entry: Entry) -> Iterator[str]:
+    def _possible_paths(self, entry: Entry) -> Iterator[tuple[str, bool]]:
+        """Yield the paths to look at, and whether only this file can be there."""
         if entry.path:
-            yield entry.path
+            yield entry.path, True
         url = entry.job.url(entry.variant) or ""
         known = extension_of_url(url, variant=entry.variant)
         extensions = [known] if known else [*sorted(KNOWN_EXTENSIONS), FALLBACK_EXTENSION]
         # Where the whole id had to be used, the path with the short one is another job's.
         for whole_id in (True, False):
             for extension in extensions:
-                yield self._render(entry, extension, whole_id=whole_id)
+                yield self._render(entry, extension, whole_id=whole_id), whole_id
 
     def _render(self, entry: Entry, extension: str, *, whole_id: bool) -> str:
         return self.template.render(entry.job, extension, variant=entry.variant, whole_id=whole_id)
+
+
+def _others(rivals: Rivals, path: str | None, entry: Entry) -> list[Entry]:
+    """Return the files of other jobs that may be at that path."""
+    return [one for one in rivals.get(path or "", ()) if one.job.id != entry.job.id]
 
 
 def was_ours(entry: Entry, path: str) -> bool:

@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fetcher.core.account import Account, Class
-from fetcher.core.names import path_key
 from fetcher.core.plan import Action, Local, decide
 from fetcher.errors import FullError
 from fetcher.events import DownloadFiltered
@@ -23,6 +22,7 @@ from fetcher.files.parts import part_key
 from fetcher.frozen import frozen
 from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
+from fetcher.runs.finding import find
 from fetcher.runs.finish import Finisher, Ready, give_up
 from fetcher.threads import run
 from fetcher.transfers.outcomes import Fetched, GivenUp, LeftOut
@@ -210,7 +210,7 @@ class Pipeline:
     async def _hand_out(self, entries: list[Entry]) -> None:
         """Look at the disk for these files, and give to the workers what is to be fetched."""
         plant = self._plant
-        found = await self._claimed(entries, await run(plant.threads, plant.eye.look_all, entries))
+        found = await find(entries, eye=plant.eye, manifest=plant.manifest, threads=plant.threads)
         records = await self._records_of_originals(entries)
         left_out: list[Entry] = []
         for entry, local in zip(entries, found, strict=True):
@@ -229,25 +229,6 @@ class Pipeline:
         """Return what is known of the clean files of those jobs whose originals are among them."""
         ids = [one.job.id for one in entries if one.variant is Variant.ORIGINAL]
         return await self._plant.manifest.do(Store.look_up, ids) if ids else {}
-
-    async def _claimed(self, entries: list[Entry], found: list[Local]) -> list[Local]:
-        """Return what was found, but for files that are other jobs'.
-
-        In the order of the queue: of two jobs that may have a path, the first one has it,
-        as when they were fetched.
-        """
-        wanted = [
-            (entry.seq, [(local.found, path_key(local.found))])
-            for entry, local in zip(entries, found, strict=True)
-            if local.found is not None
-        ]
-        if not wanted:
-            return found
-        paths = iter(await self._plant.manifest.do(Store.claim, wanted))
-        return [
-            local if local.found is None or next(paths) else replace(local, found=None)
-            for local in found
-        ]
 
     def _is_wanted(self, entry: Entry, local: Local) -> bool:
         """Return whether a worker is to see to the file; its reservation may still say no."""

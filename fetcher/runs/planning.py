@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fetcher.core.complaints import Complaints
 from fetcher.core.extensions import FALLBACK_EXTENSION, extension_of_url
-from fetcher.core.names import path_key
+from fetcher.core.names import SHORT_ID_CHARACTERS, path_key
 from fetcher.core.plan import TODO, Action, Decision, classify, decide, explain
 from fetcher.events import Planned, RecordInvalid, RunCompleted
 from fetcher.files.places import TakenError
@@ -49,7 +49,10 @@ _FETCHED = frozenset({Action.DOWNLOAD, Action.RESUME, Action.ADOPT})
 
 @dataclass(slots=True)
 class _Planner:
-    """Decides page by page, then what no page has shown. `told`: events not handed on yet."""
+    """Decides page by page, then what no page has shown.
+
+    `told`: events not handed on yet. `listed`: the files that are being decided.
+    """
 
     settings: Settings
     reader: Reader
@@ -57,6 +60,7 @@ class _Planner:
     eye: Eye
     rules: Rules
     told: list[Event] = field(default_factory=list)
+    listed: list[Entry] = field(default_factory=list)
     complaints: Complaints = field(default_factory=Complaints)
     begun: int = 0
 
@@ -65,8 +69,7 @@ class _Planner:
         for bad in self.complaints.news(page):
             self.told.append(RecordInvalid(reason=bad.reason, id=bad.id, file_name=bad.file_name))
         clean = self._listed(distinct(page.jobs).values(), Variant.DENOISED)
-        for entry in clean:
-            self._decide(entry)
+        self._decide_all(clean)
         if self.settings.originals:  # after the clean files of the page, as they are queued
             known = self.reader.look_up([entry.job.id for entry in clean], Variant.ORIGINAL)
             originals = [
@@ -74,8 +77,12 @@ class _Planner:
                 for entry in clean
                 if concerns_original(entry.job, entry.state, known.get(entry.job.id))
             ]
-            for entry in self._listed(originals, Variant.ORIGINAL):
-                self._decide(entry)
+            self._decide_all(self._listed(originals, Variant.ORIGINAL))
+
+    def _decide_all(self, entries: list[Entry]) -> None:
+        self.listed = entries
+        for entry in entries:
+            self._decide(entry)
 
     def plan_left(self, after: tuple[int, int]) -> tuple[int, int] | None:
         """Tell of what earlier runs left and no page has queued (`Queue.requeue`), a batch.
@@ -156,6 +163,8 @@ class _Planner:
     def _fetch(self, entry: Entry) -> tuple[Decision, str | None]:
         """Return what a transfer would do, and where the file would go, None if that is open."""
         local = self.eye.look(entry)
+        if local.found not in {None, entry.path}:
+            local = self.eye.look(entry, self.eye.rivals(self._namesakes(entry)))
         if local.found and not self._is_free(path_key(local.found), entry.job):
             local = replace(local, found=None)
         decision = self._within_budget(decide(local))
@@ -169,6 +178,16 @@ class _Planner:
         if trouble is not None:
             return Decision(Action.FAIL, str(trouble)), None
         return decision, path if extension or path == entry.path else None
+
+    def _namesakes(self, entry: Entry) -> list[Entry]:
+        """Return the files, as far as they are known, that may have the paths of this one."""
+        beginning = entry.job.id[:SHORT_ID_CHARACTERS]
+        listed = [
+            one
+            for one in self.listed
+            if one.state is not State.COMPLETE and one.job.id.startswith(beginning)
+        ]
+        return [*self.reader.namesakes(entry.job.id), *listed]
 
     def _is_free(self, key: str, job: Job) -> bool:
         """Return whether a path is no other job's."""

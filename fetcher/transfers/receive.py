@@ -126,6 +126,7 @@ class _Receiver:
         """Write the body to memory or to the part; raises as `receive` does."""
         file, verdict = self.file, self.verdict
         self._refuse_size(verdict.total)
+        self.kit.space.require_disk(verdict.total)
         pieces = self._pieces()
         try:
             first = await anext(pieces, b"")
@@ -145,7 +146,9 @@ class _Receiver:
         part = self.file.part
         if part is None or part.bytes_written != verdict.start:
             raise ContentError("the answer goes on where nothing is held")
-        part.version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
+        version = replace(part.version, validator=verdict.validator, bytes_total=verdict.total)
+        if version != part.version:  # stretches ahead are found again by what the journal says
+            await run(self.kit.threads, part.restate, version)
         self.span = self.file.hear(self.said, verdict.start, verdict.end)
         self.digester = Digester(self.span.algorithms) if self.span is not None else None
         await self.file.peek()

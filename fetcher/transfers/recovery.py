@@ -12,7 +12,7 @@ import contextlib
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from fetcher.core.ranges import resume
+from fetcher.core.ranges import agree, resume
 from fetcher.errors import FetcherError
 from fetcher.threads import run
 from fetcher.transfers.underway import Stretch
@@ -76,7 +76,7 @@ async def _recover(file: Underway) -> None:
         return
     version = file.part.version
     for start, part in await run(kit.threads, kit.parts.recover_stretches, file.key):
-        same = part.version.validator == version.validator
+        same = agree(part.version.validator, version.validator)
         if same and part.version.bytes_total == version.bytes_total:
             file.stretches.append(Stretch(start, version.bytes_total or start, part))
         else:
