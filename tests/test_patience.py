@@ -115,3 +115,14 @@ def test_an_outage_in_which_nothing_was_given_up_brings_no_full_pass() -> None:
     relook.note(0, 0, 5.0)
     relook.note(1, 0, 6.0)
     assert not relook.is_due(7.0)
+
+
+def test_after_an_outage_one_full_pass_is_owed_to_what_was_given_up_or_will_be() -> None:
+    relook, owed = Relook(30.0, 86_400.0), list[bool]()
+    relook.answered()
+    for failed, queued in ((0, 1), (1, 0)):  # it was under way as the API answered, and fails
+        relook.note(failed, queued, 5.0)
+        owed.append(relook.is_owed)
+    relook.passed(6.0)
+    relook.note(1, 0, 7.0)
+    assert [*owed, relook.is_owed] == [False, True, False]

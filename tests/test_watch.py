@@ -770,6 +770,26 @@ async def test_until_idle_waits_out_a_short_outage(sim: Simulator, tmp_path: Pat
     assert (ran.exit_code, ran.final.downloaded) == (0, 1)
 
 
+@pytest.mark.parametrize("host_answers", [True, False], ids=["host back", "host still down"])
+async def test_until_idle_takes_up_what_was_given_up_in_an_outage_once_it_is_over(
+    host_answers: bool, sim: Simulator, tmp_path: Path
+) -> None:
+    """With the first answer the account looks idle: nothing is pending, nothing is queued."""
+    sim.add_jobs(2)
+    job = sim.add_job(status="pending")
+    sim.host_down = True
+    async with watching(sim, tmp_path, until_idle=True, live=False) as at:
+        await at.until(lambda: len(at.of(DownloadFailed)) == 2)
+        sim.api_down = True
+        await at.until(lambda: bool(at.said("ERROR")))
+        sim.fail(job)
+        sim.host_down = not host_answers
+        sim.api_down = False
+        ran = await at.ended()
+    told = (ran.final.downloaded, ran.final.failed, len(at.of(DownloadFailed)), ran.exit_code)
+    assert told == ((2, 0, 2, 0) if host_answers else (0, 2, 4, 1))
+
+
 async def test_a_listing_that_broke_between_new_pages_misses_nothing(
     sim: Simulator, tmp_path: Path
 ) -> None:

@@ -89,6 +89,11 @@ class Relook:
         if not failed:
             self._due_at_s, self._has_answered = None, False
 
+    @property
+    def is_owed(self) -> bool:
+        """Return whether files were given up that are taken up again for an outage that is over."""
+        return self._has_answered and self._due_at_s is not None
+
     def is_due(self, now_s: float) -> bool:
         """Return whether a full pass is due now."""
         if self._due_at_s is None:

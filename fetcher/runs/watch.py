@@ -164,9 +164,12 @@ class Watch:
 
     def _are_failed_due(self) -> bool:
         """Return whether files that were given up are to be taken up again, which needs the API."""
-        counts, now_s = self._run.account.counts, time.monotonic()
-        self._relook.note(counts[Class.FAILED], counts[Class.TODO], now_s)
-        return not self._outage.failures and self._relook.is_due(now_s)
+        self._count_failed()
+        return not self._outage.failures and self._relook.is_due(time.monotonic())
+
+    def _count_failed(self) -> None:
+        counts = self._run.account.counts
+        self._relook.note(counts[Class.FAILED], counts[Class.TODO], time.monotonic())
 
     def _note_success(self, *, news: bool) -> None:
         if (told := self._outage.end()) is not None:
@@ -214,11 +217,16 @@ class Watch:
                 return
 
     async def _is_idle(self) -> bool:
-        """Return whether no job is pending and nothing is left to download."""
+        """Return whether no job is pending and nothing is left to download.
+
+        What an outage made fail is left to download until it was taken up again.
+        """
         if self._outage.failures or not self._polled_once:
             return False
         await self._refresh_waiting()
-        return not self._waiting and self._run.downloads.is_idle
+        self._count_failed()
+        is_over = not self._waiting and not self._relook.is_owed
+        return is_over and self._run.downloads.is_idle
 
     # ---- pending jobs ----
 
