@@ -31,7 +31,7 @@ from support import (
 
 from fetcher.core.proof import Announced, Digest
 from fetcher.engine import Fetcher
-from fetcher.events import DownloadCompleted, DownloadStarted
+from fetcher.events import DownloadCompleted, DownloadRetrying, DownloadStarted
 from fetcher.files.direct import Writer
 from fetcher.files.parts import Part, Parts
 from fetcher.simulator import Fault, Serving, SimRequest, Simulator
@@ -274,6 +274,37 @@ async def test_whatever_answers_before_the_proof_has_ended_the_file_is_right(
     assert (ran.exit_code, ran.reasons) == (0, [])
     check_mirror(sim, tmp_path)
     assert unfinished(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_host_is_left_alone_from_its_answer_on_however_long_the_proof_takes(
+    status: int, tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _, _ = await leave_part(sim, tmp_path)
+    for n in range(30):
+        sim.add_job(created_at=n)  # long ago: they come last
+    asked, prove = threading.Event(), Parts.recover
+
+    def slowly(parts: Parts, key: str) -> Part | None:
+        asked.wait(10)
+        time.sleep(0.4)
+        return prove(parts, key)
+
+    def note(request: SimRequest) -> bool:
+        asked.set()
+        return True
+
+    monkeypatch.setattr(Parts, "recover", slowly)
+    busy = {"Retry-After": "0.5"}
+    sim.faults.add(Fault("audio", job=job, status=status, headers=busy, when=note))
+    ran = await run(sim.api_url, tmp_path, concurrency=4)
+    [refused] = [r for r in sim.audio_requests() if r.status == status]
+    [retrying] = ran.of(DownloadRetrying)
+    asked_s = [r.at_s - refused.at_s for r in sim.audio_requests()]
+    assert ran.exit_code == 0
+    assert sum(0 < at_s < 0.5 for at_s in asked_s) <= 3  # those that were on their way
+    assert retrying.delay < 0.5  # counted from the answer, not from the end of the proof
+    check_mirror(sim, tmp_path)
 
 
 async def test_a_stop_does_not_wait_for_a_proof(

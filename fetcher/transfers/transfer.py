@@ -97,6 +97,7 @@ class Transfer:
         self._failures = 0  # since bytes last arrived that were never here before
         self._pardons = 0  # as above: refusals that are no failures
         self._pressed_at_s: float | None = None  # the last of them, or of those that are
+        self._is_busy = False  # the host of that one: it took other requests meanwhile
         self._best_bytes = 0  # of the version that is held
         self._changes = 0  # of the version, as far as they counted
         self._refused: list[str] = []  # links, since bytes last arrived
@@ -190,10 +191,12 @@ class Transfer:
         visit = self._visit = self._new_visit()
         headers = request_headers(want)
         async with self._means.host.open(self._url, headers, ask=visit.ask) as body:
+            refusal = _refusal(body.head, self._url)
+            # Before the proof has ended: others go on asking that host meanwhile.
+            self._tell_gates(body.head.status, refusal)
+            if refusal is not None:
+                raise refusal
             await self._prove()
-            if body.head.status < 500 and body.head.status not in PRESSED:
-                visit.answered()
-            _refuse_status(body.head, self._url)
             verdict = judge(want, body.head)
             match verdict:
                 case Append(start=start) if start != self._held_bytes():
@@ -210,6 +213,15 @@ class Transfer:
                 case _:
                     assert_never(verdict)
         return True
+
+    def _tell_gates(self, status: int, refusal: StatusError | None) -> None:
+        """Let everybody ask that host less, or more, for what it answered."""
+        if refusal is not None and status in PRESSED:
+            since_s, asked_s = self._pressed_at_s, refusal.retry_after_s or 0.0
+            self._is_busy = self._visit.refused(asked_s, since_s=since_s)
+            self._pressed_at_s = self._means.gates.clock()
+        elif status < 500:
+            self._visit.answered()
 
     def _held_bytes(self) -> int:
         """Return how many bytes of the file are here from its start on."""
@@ -233,27 +245,30 @@ class Transfer:
         if isinstance(error, StatusError) and error.status in REFUSED_LINK:
             return await self._relink(error)
         is_pressed = isinstance(error, StatusError) and error.status in PRESSED
-        if not (is_pressed and self._is_pardoned(error)):
+        if not (is_pressed and self._is_pardoned()):
             self._failures += 1
         failures = max(1, self._failures)
         decision = decide(error, failures, policy=self._means.policy, rng=self._means.rng)
         if isinstance(decision, GiveUp):
             return self._give_up(decision.reason)
-        self._tell_retry(error, decision.delay_s)
-        pause = self._means.sleep(decision.delay_s)
+        delay_s = max(0.0, decision.delay_s - (self._pressed_for_s() if is_pressed else 0.0))
+        self._tell_retry(error, delay_s)
+        pause = self._means.sleep(delay_s)
         await (_step_aside(self._means.slots, self._file, pause) if is_pressed else pause)
         return None
 
-    def _is_pardoned(self, error: TransferError) -> bool:
-        """Let everybody ask that host less; return whether the refusal is no failure.
+    def _pressed_for_s(self) -> float:
+        """Return for how long the last refusal has been known: a proof may have gone on since."""
+        return 0.0 if self._pressed_at_s is None else self._means.gates.clock() - self._pressed_at_s
+
+    def _is_pardoned(self) -> bool:
+        """Return whether a refusal is no failure.
 
         It is none where the host took other requests since it last refused this file: it has
         too much to do, and its refusals fall on whoever asks. So many of them, and no more:
         a host may refuse one file for ever.
         """
-        is_busy = self._visit.refused(error.retry_after_s or 0.0, since_s=self._pressed_at_s)
-        self._pressed_at_s = self._means.gates.clock()
-        if not is_busy or self._pardons >= _PARDONS * self._means.policy.retries:
+        if not self._is_busy or self._pardons >= _PARDONS * self._means.policy.retries:
             return False
         self._pardons += 1
         return True
@@ -363,10 +378,10 @@ async def _step_aside(slots: Slots, file: Underway, waiting: Awaitable[None]) ->
     await slots.step_aside(waiting, is_open=file.part_on_disk)
 
 
-def _refuse_status(head: Head, url: str) -> None:
-    """Raise StatusError for a status that `ranges.judge` has no rule for."""
+def _refusal(head: Head, url: str) -> StatusError | None:
+    """Return the error of a status that `ranges.judge` has no rule for, None where it has one."""
     if 200 <= head.status < 300 or head.status in (412, 416):
-        return
+        return None
     message = f"the host answered {head.status} for {bare_url(url)}"
     asked_s = retry_after_s(head, now=datetime.now(UTC))
-    raise StatusError(head.status, message, retry_after_s=asked_s)
+    return StatusError(head.status, message, retry_after_s=asked_s)
