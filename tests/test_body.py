@@ -7,8 +7,10 @@ import gc
 import gzip
 import random
 import socket
+import ssl
 import struct
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +19,17 @@ from raw_server import Answer, RawServer, Request, always, answer
 
 from fetcher.errors import ConnectionFailedError, ShortBodyError, TransferError
 from fetcher.memory import is_aligned
+from fetcher.network.certificates import trusted
 from fetcher.network.client import Host
 from fetcher.network.intake import BUFFER_BYTES, Memory, take_over
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from fetcher.network.body import Body
 
 LARGE = random.Random(7).randbytes(3 * BUFFER_BYTES + 17)
+TLS = Path(__file__).parent / "data" / "tls"
 KINDS = ["plain", "chunked", "until close"]
 
 
@@ -246,6 +250,55 @@ async def test_a_reset_is_no_end_of_a_body_without_a_length(
         assert str(fault) == "the connection broke before the body was complete"
         with pytest.raises(ShortBodyError):
             await body.chunk()
+
+
+@pytest.fixture
+def tls(monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+    """Give the context of a server that is trusted here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "server.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "ca.pem"))
+    trusted.cache_clear()
+    yield context
+    trusted.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("length", "is_waited_for"), [(1000, False), (1000, True), (400_000, True)]
+)
+@pytest.mark.parametrize("has_alert", [True, False], ids=["with an alert", "without one"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_only_a_closing_alert_ends_a_body_without_a_length_over_tls(
+    kind: str, has_alert: bool, length: int, is_waited_for: bool, tls: ssl.SSLContext
+) -> None:
+    has_come = asyncio.Event()
+    if not is_waited_for:
+        has_come.set()
+
+    async def reply(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.writelines(response(kind, LARGE[:length]))
+        await has_come.wait()
+        if has_alert:
+            writer.close()
+        else:
+            writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
+    async with (
+        asyncio.timeout(10),
+        RawServer(reply, tls) as server,
+        Host() as host,
+        host.open(f"{server.origin}/a", {}) as body,
+    ):
+        came = b""
+        while len(came) < length:
+            came += await body.chunk(length - len(came))
+        has_come.set()
+        assert came == LARGE[:length]
+        if kind == "until close" and not has_alert:
+            with pytest.raises(ShortBodyError, match="closing alert"):
+                await body.chunk()
+        else:
+            assert not await body.chunk()
 
 
 async def test_a_reset_behind_a_whole_body_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:

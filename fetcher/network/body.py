@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fetcher.core.heads import content_length
 from fetcher.errors import TransferError
 from fetcher.network.intake import BUFFER_BYTES, PATIENCE_S, Intake, take_over
-from fetcher.network.stream import next_bytes
+from fetcher.network.stream import demand_alert, next_bytes
 
 if TYPE_CHECKING:
     import aiohttp
@@ -74,6 +74,8 @@ def _source(
         intake = take_over(response, length_bytes, gap_s=gap_s, memory=memory)
         if intake is not None:
             return intake
+    if length_bytes is None:
+        demand_alert(response)
     return _Reader(response.content, gap_s)
 
 

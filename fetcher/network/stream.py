@@ -8,10 +8,13 @@ the end of its connection ends counts as complete for it, whatever that end was.
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import aiohttp
 
 from fetcher.errors import ConnectionFailedError, ShortBodyError, TransferError
+
+_NO_ALERT = "the body has no length, and TLS ended without its closing alert: it may be cut short"
 
 
 def watch(response: aiohttp.ClientResponse) -> None:
@@ -38,6 +41,36 @@ def watch(response: aiohttp.ClientResponse) -> None:
     closed.add_done_callback(_is_fault)
     closed.add_done_callback(lost)
     content.on_eof(ended)
+
+
+def demand_alert(response: aiohttp.ClientResponse) -> None:
+    """Have a body over TLS fail that nothing but a connection without a closing alert ends.
+
+    It may have been cut, on its way or by its server (RFC 9112 §9.8). To be called as `watch` is.
+    """
+    protocol = None if response.connection is None else response.connection.protocol
+    transport = None if protocol is None else protocol.transport
+    closed = None if protocol is None else protocol.closed
+    tls = None if transport is None else transport.get_extra_info("ssl_object")
+    if closed is None or tls is None:
+        return
+    content = response.content
+
+    def ended() -> None:
+        if closed.done() and not _is_fault(closed) and not _is_closed(tls):
+            content.set_exception(ShortBodyError(_NO_ALERT))
+
+    content.on_eof(ended)
+
+
+def _is_closed(tls: ssl.SSLObject) -> bool:
+    """Tell whether the other side has closed TLS; asked once the connection is gone."""
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
 
 
 def _is_fault(closed: asyncio.Future[None]) -> bool:
