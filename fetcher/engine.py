@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from fetcher.runs.afterwards import Afterwards
     from fetcher.runs.run import Run
 
-_STOP_WITHIN_S = 4.0  # contract 5.8 allows 5 s from the signal to the end
 STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM = 130, 143
 _SIGNALLED = frozenset({STOPPED_BY_SIGINT, STOPPED_BY_SIGTERM})
 
@@ -68,7 +67,7 @@ class Stop:
 async def until_stopped(work: Awaitable[object], stop: Stop) -> bool:
     """Run `work`; return whether it came to its end before a stop was asked for.
 
-    After a stop the work is cancelled and has a few seconds to leave everything in order.
+    After a stop the work is cancelled, and has left everything in order before this returns.
     """
     task = asyncio.ensure_future(work)
     asked = asyncio.create_task(stop.asked())
@@ -80,8 +79,8 @@ async def until_stopped(work: Awaitable[object], stop: Stop) -> bool:
     finally:
         asked.cancel()
         task.cancel()
-        await asyncio.wait({task, asked}, timeout=_STOP_WITHIN_S)
-    if task.done() and not task.cancelled() and task.exception() is not None:
+        await asyncio.wait({task, asked})
+    if not task.cancelled() and task.exception() is not None:
         await task
     return False
 
@@ -106,6 +105,7 @@ class Fetcher:
         self.settings = settings
         self.stop = Stop()
         self.wake: Callable[[], None] = _nobody
+        self._completed: Callable[[int], RunCompleted] = _nothing_done
         self._tasks: set[asyncio.Task[RunCompleted]] = set()
 
     async def __aenter__(self) -> Self:
@@ -147,6 +147,10 @@ class Fetcher:
             _cancel_once(task)
             await asyncio.gather(task, return_exceptions=True)
             self._tasks.discard(task)
+
+    def cut_short(self) -> RunCompleted:
+        """Return the final event of a run that was stopped and cannot be waited for any more."""
+        return self._completed(self.stop.verdict(self.stop.exit_code or STOPPED_BY_SIGINT))
 
     async def run_backfill(self, sink: Sink) -> RunCompleted:
         """Fetch every finished job that the manifest does not hold; return the final event."""
@@ -193,14 +197,19 @@ class Fetcher:
 
     async def _backfilled(self, sink: Sink, after: Afterwards) -> _End:
         async with self._opened("backfill", sink, after) as run:
+            self._completed = run.completed
             sink(RunStarted("backfill", str(run.destination.root)))
             exit_code = await self._end_of(sink, _cleared(run, _backfill(run))) or _verdict(run)
+            if exit_code in _SIGNALLED and await run.is_done():  # it came after the last file
+                await _clear(run)
+                exit_code = _verdict(run)
             return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 
     async def _watched(self, sink: Sink, after: Afterwards) -> _End:
         from fetcher.runs.watch import Watch  # noqa: PLC0415 - 8 ms that no backfill need pay
 
         async with self._opened("watch", sink, after) as run:
+            self._completed = run.completed
             sink(RunStarted("watch", str(run.destination.root)))
             watch = Watch(run)
             self.wake = watch.wake
@@ -229,8 +238,13 @@ class Fetcher:
 
 
 async def _cleared(run: Run, work: Awaitable[None]) -> None:
-    """Carry the work out; where all is done, nothing stays in `partial/` (contract 5.2)."""
+    """Carry the work out, and clear up behind it."""
     await work
+    await _clear(run)
+
+
+async def _clear(run: Run) -> None:
+    """See that nothing stays in `partial/` where all is done (contract 5.2)."""
     if not _verdict(run):
         await asyncio.to_thread(run.parts.purge)
 
@@ -244,6 +258,11 @@ def _cancel_once(task: asyncio.Task[RunCompleted]) -> None:
     """Cancel a run; a second time would cut its orderly end short."""
     if not task.cancelling():
         task.cancel()
+
+
+def _nothing_done(exit_code: int) -> RunCompleted:
+    """Return the final event of a run that has not begun."""
+    return RunCompleted(exit_code=exit_code)
 
 
 def _nobody() -> None:

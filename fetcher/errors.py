@@ -7,6 +7,7 @@
     ├── LockedError                  5   another process holds the destination
     ├── StorageError                 6   disk full, not writable
     │   ├── FullError                6   there is no room for a file
+    │   ├── HaltedError              6   a stop left a file unfinished
     │   └── ManifestError            6   damaged, or written by a newer version
     ├── StoppedError               130   SIGINT came before the work could begin
     │   └── TerminatedError        143   SIGTERM did
@@ -78,6 +79,10 @@ class StorageError(FetcherError):
 
 class FullError(StorageError):
     """There is no room for a file; what is under way, or smaller, may still fit."""
+
+
+class HaltedError(StorageError):
+    """The disk had not finished a file when the run had to end; nothing is wrong with it."""
 
 
 class ManifestError(StorageError):

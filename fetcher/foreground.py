@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 _EXIT_STDOUT_LOST = 6
 _GC_THRESHOLD = 50_000
+_STOP_WITHIN_S = 4.0  # contract 5.8 allows 5 s from the signal to the end
+_CUT_SHORT = "The disk is too slow to finish in time; the next run goes on from what it has."
 _TICK_S = 1.0
 _TICK_WITH_BARS_S = 0.25
+_left_running: list[asyncio.Runner] = []  # or what is in them would be destroyed, and tell of it
 
 
 def wishes_of(settings: Settings) -> Wishes:
@@ -99,10 +102,24 @@ def conduct(
 
 
 def _carry_out(fetcher: Fetcher, runner: Runner, report: Report, ear: _Ear) -> int:
-    """Return the exit status of the run. Raises FetcherError where it cannot begin."""
+    """Return the exit status of the run. Raises FetcherError where it cannot begin.
+
+    A run that a stop does not end in time is left where it is, as a crash would leave it: an
+    fsync may take longer than whoever stops a run waits, and nothing calls it off.
+    """
+    loops = asyncio.Runner()
     try:
         fetcher.settings.await_key()
-        return asyncio.run(_conducted(runner, report, ear))
+        exit_code = loops.run(_conducted(fetcher, runner, report, ear))
+    except _OverdueError as overdue:
+        _left_running.append(loops)  # the end of the process is its end, and of its locks
+        return overdue.final.exit_code
+    except BaseException:
+        loops.close()
+        raise
+    else:
+        loops.close()
+        return exit_code
     finally:
         ear.outlast_loop()
 
@@ -121,11 +138,35 @@ def _summary(settings: Settings, report: Report) -> str:
     return render(report.collector.tally(), quiet=settings.quiet, quote=report.quote)
 
 
-async def _conducted(runner: Runner, report: Report, ear: _Ear) -> int:
+async def _conducted(fetcher: Fetcher, runner: Runner, report: Report, ear: _Ear) -> int:
+    """Return the exit status of the run. Raises _OverdueError once it has been told to have ended.
+
+    As if it had: nothing is told of it any more.
+    """
     async with _ticking(report):
         ear.listen()
-        final = await runner(report)
-    return final.exit_code
+        running = asyncio.ensure_future(runner(report))
+        overdue = asyncio.create_task(_overdue(fetcher))
+        await asyncio.wait({running, overdue}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done() or report.collector.tally().account is not None:
+            overdue.cancel()
+            return (await running).exit_code
+    report(Notice("WARNING", _CUT_SHORT))
+    final = fetcher.cut_short()
+    report(final)
+    raise _OverdueError(final)
+
+
+async def _overdue(fetcher: Fetcher) -> None:
+    """Return once a stop was asked for and the run should have ended since."""
+    await fetcher.stop.asked()
+    await asyncio.sleep(_STOP_WITHIN_S)
+
+
+class _OverdueError(Exception):
+    def __init__(self, final: RunCompleted) -> None:
+        super().__init__()
+        self.final = final
 
 
 class _Ear:

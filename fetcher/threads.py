@@ -60,6 +60,12 @@ async def run(executor: Executor, call: Callable[P, T], *args: P.args, **kwargs:
         raise
 
 
+def is_cancelled() -> bool:
+    """Return whether the running task was asked to end, whatever error hides that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _carry_out(underway: _Call, call: Callable[[], T]) -> T:
     _here.call = underway
     try:

@@ -135,13 +135,13 @@ async def test_a_stop_keeps_what_arrived_and_the_next_run_goes_on(
 
 
 async def test_a_stop_finishes_what_was_fetched_whole(tmp_path: Path, sim: Simulator) -> None:
-    sim.add_jobs(60, size_bytes=2_000)
+    sim.add_jobs(300, size_bytes=2_000)
     events = await stopped_when(sim, tmp_path, DownloadCompleted, count=5)
     done = [event for event in events if isinstance(event, DownloadCompleted)]
     assert len(files(tmp_path)) == len(done)
     again = await run(sim.api_url, tmp_path)
     assert (again.exit_code, again.final.already) == (0, len(done))
-    assert len(sim.audio_requests()) <= 60 + 4
+    assert len(sim.audio_requests()) <= 300 + 4
     check_mirror(sim, tmp_path)
 
 

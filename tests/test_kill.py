@@ -145,6 +145,7 @@ async def test_a_killed_process_is_gone_on_from_by_the_next(tmp_path: Path, sim:
         await process.wait()
     assert files(dest) == {}
     let_go(sim)
+    await eventually(lambda: all(r.status for r in sim.audio_requests()))  # it saw the kill
     sent = sim.bytes_sent()
     second = await ended(sim, dest, "--json")
     assert (second.status, second.last["downloaded"]) == (0, 4)

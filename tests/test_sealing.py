@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fetcher.errors import FetcherError, StorageError
+from fetcher.errors import FetcherError, HaltedError, StorageError
 from fetcher.files.journal import Version
-from fetcher.files.parts import Parts
+from fetcher.files.parts import Part, Parts
 from fetcher.files.places import Places, TakenError
 from fetcher.files.sealing import Sealable, seal, write_durable
 from fetcher.files.space import Space
@@ -56,8 +56,11 @@ class Bench:
         part.append(body)
         return replace(self.small(path, body, key), content=part, part_path=part.path)
 
-    def seal(self, *group: Sealable, min_free: int = 0) -> list[FetcherError | None]:
-        return seal(group, self.places, Space(self.root, min_free), self.threads)
+    def seal(
+        self, *group: Sealable, min_free: int = 0, is_halted: Callable[[], bool] = lambda: False
+    ) -> list[FetcherError | None]:
+        space = Space(self.root, min_free)
+        return seal(group, self.places, space, self.threads, is_halted=is_halted)
 
     @property
     def visible(self) -> dict[str, bytes]:
@@ -133,6 +136,39 @@ def test_data_is_durable_before_it_is_visible_and_its_folder_after(
     assert bench.seal(bench.small("a/b.wav")) == [None]
     assert steps[0] == ("data", False)
     assert steps[1:] == [("folder", True)] * 2, "the file's folder, and DIR, which has a new one"
+
+
+# ---- a stop that cannot wait for the disk ------------------------------------------------
+
+
+def test_what_is_not_durable_at_a_halt_is_not_put_in_place(bench: Bench) -> None:
+    files = open_files()
+    group = [bench.small("a/b.wav"), bench.large("c.wav")]
+    troubles = bench.seal(*group, is_halted=lambda: True)
+    assert [type(trouble) for trouble in troubles] == [HaltedError] * 2
+    assert bench.visible == {}
+    for one in group:
+        if isinstance(one.content, Part):
+            one.content.close()
+    assert open_files() == files
+
+
+def test_a_halt_begins_no_other_fsync(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    group = [bench.small(f"{n}.wav") for n in range(64)]
+    troubles = bench.seal(*group, is_halted=lambda: len(synced) >= 4)
+    assert all(isinstance(trouble, HaltedError) for trouble in troubles)
+    assert 4 <= len(synced) <= 4 + 4, "no more than were under way on four threads"
+    assert bench.visible == {}
+
+
+def test_a_file_whose_folder_is_not_durable_at_a_halt_is_not_recorded(bench: Bench) -> None:
+    one = bench.small("a/b.wav")
+    assert [type(t) for t in bench.seal(one, is_halted=lambda: bool(bench.visible))] == [
+        HaltedError
+    ]
+    assert bench.visible == {"a/b.wav": BODY}, "as a crash would leave it: the next run adopts it"
 
 
 # ---- trouble of single files -------------------------------------------------------------

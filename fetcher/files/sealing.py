@@ -12,15 +12,16 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from fetcher.errors import FetcherError
+from fetcher.errors import FetcherError, HaltedError
 from fetcher.files.parts import Part
 from fetcher.files.places import Places, TakenError, digest_file
 from fetcher.files.trouble import explain, explained
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -51,25 +52,37 @@ class Sealable:
     may_replace: bool = False
 
 
+def _never() -> bool:
+    return False
+
+
 def seal(
-    group: Sequence[Sealable], places: Places, space: Space, threads: Executor
+    group: Sequence[Sealable],
+    places: Places,
+    space: Space,
+    threads: Executor,
+    *,
+    is_halted: Callable[[], bool] = _never,
 ) -> list[FetcherError | None]:
     """Put every file of the group in place; return each one's trouble, None where it is done.
 
     A file that is already in place with the very same bytes counts as done. One that does not
     fit on the disk has a FullError, and those that fit beside it do not suffer from that.
+    Once `is_halted` is true, nothing more is begun: what is not durable in its place by then
+    has a HaltedError, and is as a crash at that point would have left it.
     """
     try:
         refused = space.admit(map(_unwritten_bytes, group))
     except FetcherError as error:
         return [error] * len(group)
-    troubles = _make_all_durable(group, refused, threads)
+    troubles = _make_all_durable(group, refused, threads, is_halted)
     with _Folders(places) as folders:
         try:
             for n, one in enumerate(group):
                 if troubles[n] is None:
-                    troubles[n] = _put(one, places, folders)
-            folders.sync(threads)
+                    troubles[n] = _halted() if is_halted() else _put(one, places, folders)
+            if not folders.sync(threads, is_halted):
+                return [trouble or _halted() for trouble in troubles]
         except OSError as error:
             trouble = explain(error, places.root)
             return [one or trouble for one in troubles]
@@ -98,10 +111,17 @@ class _Folders:
         self._places.put_in(self._opened(folder), source, path, over_file=over_file)
         self._got_files.add(folder)
 
-    def sync(self, threads: Executor) -> None:
-        """Make durable what has changed in them; raises OSError."""
-        list(threads.map(os.fsync, [self._open[folder] for folder in self._got_files]))
-        list(threads.map(sync_folder, self._got_folders))
+    def sync(self, threads: Executor, is_halted: Callable[[], bool]) -> bool:
+        """Make durable what has changed in them, return whether all of it is; raises OSError."""
+
+        def sync(folder: int | Path) -> bool:
+            if is_halted():
+                return False
+            os.fsync(folder) if isinstance(folder, int) else sync_folder(folder)
+            return True
+
+        changed = [self._open[folder] for folder in self._got_files]
+        return all(list(threads.map(sync, [*changed, *self._got_folders])))
 
     def _opened(self, folder: str) -> int:
         if folder not in self._open:
@@ -125,7 +145,10 @@ def _unwritten_bytes(one: Sealable) -> int:
 
 
 def _make_all_durable(
-    group: Sequence[Sealable], refused: Sequence[FetcherError | None], threads: Executor
+    group: Sequence[Sealable],
+    refused: Sequence[FetcherError | None],
+    threads: Executor,
+    is_halted: Callable[[], bool],
 ) -> list[FetcherError | None]:
     """Write what is in memory, then make all durable, a few slices side by side.
 
@@ -135,7 +158,7 @@ def _make_all_durable(
     written = [(one, no or _written(one)) for one, no in zip(group, refused, strict=True)]
     troubles: list[FetcherError | None] = [None] * len(group)
     slices = [written[n::_SIDE_BY_SIDE] for n in range(min(_SIDE_BY_SIDE, len(group)))]
-    for n, found in enumerate(threads.map(_sync_slice, slices)):
+    for n, found in enumerate(threads.map(partial(_sync_slice, is_halted=is_halted), slices)):
         troubles[n::_SIDE_BY_SIDE] = found
     return troubles
 
@@ -151,9 +174,22 @@ def _written(one: Sealable) -> int | FetcherError | None:
 
 
 def _sync_slice(
-    files: Sequence[tuple[Sealable, int | FetcherError | None]],
+    files: Sequence[tuple[Sealable, int | FetcherError | None]], *, is_halted: Callable[[], bool]
 ) -> list[FetcherError | None]:
-    return [_synced(one, written) for one, written in files]
+    return [_left(written) if is_halted() else _synced(one, written) for one, written in files]
+
+
+def _left(written: int | FetcherError | None) -> FetcherError:
+    """Return the trouble of a file that a stop leaves as it is."""
+    if isinstance(written, FetcherError):
+        return written
+    if written is not None:
+        os.close(written)
+    return _halted()
+
+
+def _halted() -> HaltedError:
+    return HaltedError("the run had to end before the file was durable")
 
 
 def _synced(one: Sealable, written: int | FetcherError | None) -> FetcherError | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fetcher.core.account import Account, Class
 from fetcher.core.names import path_key
-from fetcher.errors import FetcherError, FullError, StorageError
+from fetcher.errors import FetcherError, FullError, HaltedError, StorageError
 from fetcher.events import (
     DownloadAdopted,
     DownloadCancelled,
@@ -109,6 +109,7 @@ class Finisher:
         self._open: dict[int, Ready] = {}  # put and not at its end yet, by row
         self._recording: asyncio.Task[None] | None = None
         self._broken = False
+        self._is_halted = False
 
     async def put(self, ready: Ready) -> None:
         """Hand a file over; waits while a whole group is waiting already, unless cancelled."""
@@ -128,6 +129,13 @@ class Finisher:
     async def close(self) -> None:
         """Let `serve` return once everything that was put has been finished."""
         self._queue.put_nowait(None)
+
+    def halt(self) -> None:
+        """Let `serve` return as soon as it can: what is not in place yet is left.
+
+        It is fetched again, or gone on with, by the next run, as after a crash.
+        """
+        self._is_halted = True
 
     async def serve(self) -> None:
         """Finish files until closed; raises StorageError, ManifestError.
@@ -172,6 +180,10 @@ class Finisher:
             ready = [one for one in group if one is not None]
             for _ in ready:
                 self._room.release()
+            if self._is_halted:
+                for one in ready:
+                    self._abandon(one)
+                continue
             if not ready:
                 continue
             placed = await self._place(ready)
@@ -217,9 +229,7 @@ class Finisher:
         if not moving:
             return there
         sealables = [_sealable(one, path, desk.parts) for one, path in moving]
-        troubles = await run(
-            desk.group_thread, seal, sealables, desk.eye.places, desk.space, desk.fsync_threads
-        )
+        troubles = await self._sealed(sealables)
         stop: StorageError | None = None
         for (one, path), sealable, trouble in zip(moving, sealables, troubles, strict=True):
             final, left = path, trouble
@@ -228,6 +238,8 @@ class Finisher:
             if isinstance(left, FullError):
                 self._abandon(one)
                 self._on_full(left)
+            elif isinstance(left, HaltedError):
+                self._abandon(one)
             elif isinstance(left, StorageError):
                 stop = stop or left
             elif left is not None:
@@ -239,6 +251,19 @@ class Finisher:
             await self._record(there)
             raise stop
         return there
+
+    async def _sealed(self, group: Sequence[Sealable]) -> list[FetcherError | None]:
+        """Put a group in place on its thread; return the trouble of each, as `seal` does."""
+        desk = self._desk
+        return await run(
+            desk.group_thread,
+            seal,
+            group,
+            desk.eye.places,
+            desk.space,
+            desk.fsync_threads,
+            is_halted=lambda: self._is_halted,
+        )
 
     async def _seal_elsewhere(
         self, one: Ready, taken: str, sealable: Sealable
@@ -252,9 +277,7 @@ class Finisher:
             if path is None:
                 continue
             again = replace(sealable, path=path, is_durable=True, may_replace=False)
-            [trouble] = await run(
-                desk.group_thread, seal, [again], desk.eye.places, desk.space, desk.fsync_threads
-            )
+            [trouble] = await self._sealed([again])
             if not isinstance(trouble, TakenError):
                 return path, trouble
         return taken, trouble

@@ -127,22 +127,23 @@ class Eye:
     def _tells_apart(self, path: str, job: Job, others: Sequence[Entry]) -> bool:
         """Return whether a file with the job's mark and short id is the job's, and no other's.
 
-        Ids that were made in one minute (UUIDv7) share their first characters.
+        Ids that were made in one minute (UUIDv7) share their first characters. The length of
+        the audio is asked only where there is doubt: a file that was kept although it is not
+        as long as the record says (`--check-duration warn`) is the job's as well.
         """
-        if job.audio_duration_s is None and not others:
+        rivals = [other.job for other in others if self._may_have(path, other)]
+        if not rivals:
             return True
         length_s = self._length_s(path)
-        if misfit(length_s, job.audio_duration_s) is not None:
-            return False
-        return not any(self._may_have(path, length_s, other) for other in others)
+        fits = [misfit(length_s, one.audio_duration_s) is None for one in (job, *rivals)]
+        return fits[0] and not any(fits[1:])
 
-    def _may_have(self, path: str, length_s: float | None, other: Entry) -> bool:
+    def _may_have(self, path: str, other: Entry) -> bool:
         """Return whether the file there may be that of `other`, which has none of its own."""
-        job = other.job
-        if misfit(length_s, job.audio_duration_s) or not self._is_its_own(path, job):
-            return False
         own = (own for own, is_certain in self._possible_paths(other) if is_certain)
-        return not any(self._is_its_own(path, job) for path in own)
+        return self._is_its_own(path, other.job) and not any(
+            self._is_its_own(path, other.job) for path in own
+        )
 
     def _length_s(self, path: str) -> float | None:
         """Return the length of the audio there in seconds, None where it cannot be told."""

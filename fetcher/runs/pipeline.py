@@ -24,7 +24,7 @@ from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
 from fetcher.runs.finding import find
 from fetcher.runs.finish import Finisher, Ready, give_up
-from fetcher.threads import run
+from fetcher.threads import is_cancelled, run
 from fetcher.transfers.outcomes import Fetched, GivenUp, LeftOut
 from fetcher.transfers.transfer import Transfer
 
@@ -46,6 +46,7 @@ _GONE = (
     "; the service no longer lists the job, so this was the last attempt: it is tried again only "
     "if it is listed once more, or with `fetcher retry`"
 )
+_FINISH_WITHIN_S = 2.0  # after a stop, which is to take no more than 5
 _BATCH = 256  # files looked at in one go, in 8 ms; the hops for each batch cost 1 ms
 
 
@@ -147,7 +148,8 @@ class Pipeline:
     async def serve(self) -> None:
         """Run until closed and drained. Raises an ExceptionGroup of StorageError, or FullError.
 
-        When cancelled, transfers stop where they are; what was fetched whole is finished.
+        When cancelled, transfers stop where they are; what was fetched whole is finished, if
+        that takes no more than seconds.
         """
         self._begun = await run(self._plant.threads, self._plant.eye.parts.keys)
         finishing = asyncio.create_task(self._finisher.serve())
@@ -179,8 +181,12 @@ class Pipeline:
         await asyncio.shield(finishing)
 
     async def _drain(self, finishing: asyncio.Task[None]) -> None:
+        """Finish what was fetched whole; after a stop, as far as the disk allows in time."""
         if not finishing.done():
             await self._finisher.close()
+        if is_cancelled():
+            await asyncio.wait([finishing], timeout=_FINISH_WITHIN_S)
+            self._finisher.halt()
         await finishing
 
     def _note_full(self, error: FullError) -> None:

@@ -62,6 +62,7 @@ class Run:
         self.began_s = time.monotonic()
         self.complaints = Complaints()
         self._told_pending, self._told_failed = Rows(), Rows()
+        self._has_listed_all = False
 
     async def absorb(self, page: Page, *, retry_base: int) -> Absorbed:
         """Record one page, count it, tell of it, and wake the downloads for what it queued."""
@@ -147,6 +148,7 @@ class Run:
                 "rules": _IN_PART if self.settings.max_downloads is not None else self.wishes,
             },
         )
+        self._has_listed_all = True
         self.sink(
             PollCompleted(
                 requests=self.history.requests - asked_before,
@@ -166,6 +168,10 @@ class Run:
             self.sink(QueueGrew(len(left)))
             self.downloads.wake()
         return left
+
+    async def is_done(self) -> bool:
+        """Return whether all was listed, and whatever was to be fetched then has had its turn."""
+        return self._has_listed_all and not await self.manifest.do(Store.take, self.run_base, 1)
 
     def completed(self, exit_code: int) -> RunCompleted:
         """Return the final event: the account, which adds up."""

@@ -26,6 +26,7 @@ from fetcher.manifest.store import Store
 from fetcher.runs.heartbeat import EVERY_S, Sign, Systemd, write_status
 from fetcher.runs.live import Live
 from fetcher.runs.polling import Poller
+from fetcher.threads import is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -266,7 +267,7 @@ class Watch:
                 cause = first_cause(errors)
                 if not isinstance(cause, StorageError) or isinstance(cause, ManifestError):
                     raise
-                if _is_cancelled():  # the error of the last files hides that
+                if is_cancelled():  # the error of the last files hides that
                     raise asyncio.CancelledError from None
                 if self._run.settings.until_idle:
                     raise cause from None
@@ -345,12 +346,6 @@ class Watch:
 def _lost(grips: Sequence[Grip]) -> Path | None:
     """Return a file that a grip has lost, None where all hold."""
     return next((lost for grip in grips if (lost := grip.lost()) is not None), None)
-
-
-def _is_cancelled() -> bool:
-    """Return whether the running task was asked to end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _instant(text: str | None) -> datetime | None:
