@@ -10,37 +10,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fetcher.core.account import Class
 from fetcher.core.causes import first_cause
-from fetcher.core.patience import Outage, Relook, Shortage
+from fetcher.core.patience import Shortage
 from fetcher.core.plan import TODO
-from fetcher.core.retry import Bounds, Pace, next_poll_s
 from fetcher.errors import ApiError, KeyRefusedError, ManifestError, StorageError
 from fetcher.events import Notice, QueueGrew
 from fetcher.manifest.store import Store
 from fetcher.runs.heartbeat import EVERY_S, Sign, Systemd, write_status
 from fetcher.runs.live import Live
 from fetcher.runs.polling import Poller
+from fetcher.runs.schedule import Schedule
 from fetcher.threads import is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
-    from fetcher.errors import FetcherError
     from fetcher.files.locks import Grip
     from fetcher.models import Job, JobId
     from fetcher.runs.run import Run
 
-_OUTAGE_PAUSE_S = 600.0  # between polls that fail, at most, and no more than
-_OUTAGE_INTERVALS = 20  # so many intervals: whoever polls often wants to hear soon
-_REFUSED_PAUSE_S = 300.0  # a refused key is tried again so slowly
-_OUTAGE_UNTIL_IDLE_S = 900.0  # `--until-idle` waits out an outage of so long
 _GLANCE_S = 2.0  # between looks for what `retry` queued, and for streams to open again
 
 
@@ -52,17 +46,11 @@ class Watch:
         self._poller = Poller(run)
         self._live = Live(run.api, run.sink, self._job_done, self._look_soon, time.monotonic)
         self._systemd = Systemd(os.environ if environ is None else environ)
-        self._rng = random.Random()  # noqa: S311 - jitter, not secrets
+        self._schedule = Schedule(run)
         self._wake = asyncio.Event()
         self._obeys_at_s = 0.0  # when a stream may ask for a poll again, monotonic
-        self._polled_once = False
-        self._knows_wishes = False  # the whole history was taken in by the rules of this run
-        self._outage = Outage()
-        self._relook = Relook(run.settings.interval, run.settings.full_every)
         self._shortage = Shortage()
-        self._idle_polls = 0
         self._waiting: list[Job] = []
-        self._last_poll_at: str | None = None
 
     def wake(self) -> None:
         """Poll now, even where the API asked to be left alone: somebody wants to know."""
@@ -115,18 +103,20 @@ class Watch:
             await self._poll_once()
             if until_idle and await self._is_idle():
                 return
-            await self._rest(self._pause_s())
+            await self._rest(self._schedule.pause_s(pending=len(self._waiting)))
 
     async def _poll_once(self) -> None:
-        self._run.history.is_quiet = self._outage.failures > 0
+        schedule = self._schedule
+        self._run.history.is_quiet = schedule.is_down
         try:
             news = await self._look()
         except ManifestError:
             raise
         except (KeyRefusedError, ApiError, StorageError) as error:
-            self._note_failure(error)
+            schedule.failed(error)
         else:
-            self._note_success(news=news)
+            schedule.went_well(is_eventful=news or bool(self._waiting))
+            self._live.trust()
         await self._refresh_waiting()
 
     async def _look(self) -> bool:
@@ -135,8 +125,8 @@ class Watch:
         What earlier runs left is queued at the first look: after a full pass, which tells
         what of it is still listed, or where the API fails.
         """
-        run, is_first = self._run, not self._polled_once
-        if not await self._is_full_pass_due():
+        run, is_first = self._run, not self._schedule.polled_once
+        if not await self._schedule.is_full_pass_due():
             if is_first:
                 await run.requeue()
             return await self._poller.poll() > 0
@@ -146,59 +136,8 @@ class Watch:
             if is_first:
                 await run.requeue()
             raise
-        self._relook.passed(time.monotonic())
-        self._knows_wishes = True
+        self._schedule.passed()
         return True
-
-    async def _is_full_pass_due(self) -> bool:
-        manifest, run = self._run.manifest, self._run
-        if await manifest.do(Store.get, "listing_open") != "0":
-            return True
-        if not self._knows_wishes and await manifest.do(Store.get, "rules") != run.wishes:
-            return True
-        last_at = _instant(await manifest.do(Store.get, "last_full_at"))
-        if last_at is None or self._are_failed_due():
-            return True
-        age = datetime.now(UTC) - last_at
-        # A clock that was set back must not put the next full pass off for ever.
-        return not timedelta() <= age < timedelta(seconds=run.settings.full_every)
-
-    def _are_failed_due(self) -> bool:
-        """Return whether files that were given up are to be taken up again, which needs the API."""
-        self._count_failed()
-        return not self._outage.failures and self._relook.is_due(time.monotonic())
-
-    def _count_failed(self) -> None:
-        counts = self._run.account.counts
-        self._relook.note(counts[Class.FAILED], counts[Class.TODO], time.monotonic())
-
-    def _note_success(self, *, news: bool) -> None:
-        if (told := self._outage.end()) is not None:
-            self._relook.answered()
-            self._run.sink(Notice("INFO", told))
-        self._live.trust()
-        self._polled_once = True
-        self._last_poll_at = datetime.now(UTC).isoformat()
-        self._idle_polls = 0 if news or self._waiting else self._idle_polls + 1
-
-    def _note_failure(self, error: FetcherError) -> None:
-        """Bear a failed poll; raise its error where a run that ends by itself should end."""
-        now_s = time.monotonic()
-        if (told := self._outage.note(error, now_s)) is not None:
-            self._run.sink(Notice("ERROR", told))
-        is_passing = isinstance(error, ApiError) and self._polled_once
-        is_long = now_s - self._outage.since_s > _OUTAGE_UNTIL_IDLE_S
-        if self._run.settings.until_idle and (is_long or not is_passing):
-            raise error
-
-    def _pause_s(self) -> float:
-        pace = Pace(len(self._waiting), self._idle_polls, self._outage.failures)
-        interval_s = self._run.settings.interval
-        bounds = Bounds(outage_cap_s=min(_OUTAGE_PAUSE_S, interval_s * _OUTAGE_INTERVALS))
-        pause_s = next_poll_s(interval_s, pace, rng=self._rng, bounds=bounds)
-        if self._outage.is_refused:
-            return max(pause_s, min(_REFUSED_PAUSE_S, interval_s * 10))
-        return pause_s
 
     async def _rest(self, pause_s: float) -> None:
         """Wait for the next poll's time, a wake-up, or the end that was asked for.
@@ -222,11 +161,10 @@ class Watch:
 
         What an outage made fail is left to download until it was taken up again.
         """
-        if self._outage.failures or not self._polled_once:
+        if self._schedule.is_down or not self._schedule.polled_once:
             return False
         await self._refresh_waiting()
-        self._count_failed()
-        is_over = not self._waiting and not self._relook.is_owed
+        is_over = not self._waiting and not self._schedule.owes_full_pass()
         return is_over and self._run.downloads.is_idle
 
     # ---- pending jobs ----
@@ -243,7 +181,7 @@ class Watch:
         self._waiting = [
             job for job in waiting if job.id not in gone and run.rules.refuse(job) is None
         ]
-        if run.settings.live and not self._outage.failures:
+        if run.settings.live and not self._schedule.is_down:
             self._live.follow(self._waiting)
 
     async def _job_done(self, job_id: JobId, url: str) -> None:
@@ -298,7 +236,7 @@ class Watch:
                 if ticket != newest:
                     newest = ticket
                     run.downloads.wake()
-                if run.settings.live and self._polled_once:
+                if run.settings.live and self._schedule.polled_once:
                     await self._refresh_waiting()
 
     async def _beat(self) -> None:
@@ -326,7 +264,7 @@ class Watch:
         return Sign(
             time=datetime.now(UTC).isoformat(),
             pid=os.getpid(),
-            last_poll_at=self._last_poll_at,
+            last_poll_at=self._schedule.last_poll_at,
             pending=len(self._waiting),
             queue=self._run.account.counts[Class.TODO],
             last_error=self._trouble,
@@ -334,7 +272,7 @@ class Watch:
 
     @property
     def _trouble(self) -> str | None:
-        error = self._outage.error or self._shortage.error
+        error = self._schedule.error or self._shortage.error
         return None if error is None else str(error)
 
     def _state(self) -> str:
@@ -346,12 +284,3 @@ class Watch:
 def _lost(grips: Sequence[Grip]) -> Path | None:
     """Return a file that a grip has lost, None where all hold."""
     return next((lost for grip in grips if (lost := grip.lost()) is not None), None)
-
-
-def _instant(text: str | None) -> datetime | None:
-    """Return the aware time that was recorded, None where there is none to be read."""
-    try:
-        at = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else None
