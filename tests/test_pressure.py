@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -32,6 +33,7 @@ from support import (
 
 from fetcher.engine import Fetcher
 from fetcher.events import (
+    DownloadAdopted,
     DownloadCancelled,
     DownloadFailed,
     DownloadProgress,
@@ -667,3 +669,50 @@ async def test_a_disk_that_takes_no_more_ends_the_run_and_not_the_files_that_fit
     monkeypatch.setattr(os, "pwrite", pwrite)
     ran = await run(sim.api_url, tmp_path, concurrency=4)
     assert (ran.exit_code, ran.final.downloaded, ran.final.pending) == (6, 3, 1)
+
+
+async def test_folders_that_cannot_be_made_durable_end_every_run_and_nothing_is_recorded(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.add_jobs(3)
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fsync)
+        for _ in range(2):
+            ran = await run(sim.api_url, tmp_path)
+            assert ran.exit_code == 6
+            assert ran.final.downloaded + ran.final.adopted + ran.final.already == 0
+    mended = await run(sim.api_url, tmp_path)
+    assert (mended.exit_code, mended.final.adopted) == (0, 3)
+    assert len(sim.audio_requests()) == 3
+    check_mirror(sim, tmp_path)
+
+
+async def test_a_watch_adopts_what_a_failing_disk_kept_from_being_recorded(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.add_jobs(3)
+    real, is_broken = os.fsync, [True]
+
+    def fsync(fd: int) -> None:
+        if is_broken[0] and stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    events: list[Event] = []
+    fetcher = Fetcher(settings(sim.api_url, tmp_path, interval=0.05))
+    watching = asyncio.create_task(fetcher.run_watch(events.append))
+    await eventually(lambda: len(files(tmp_path)) == 3)
+    is_broken[0] = False
+    await eventually(lambda: sum(isinstance(one, DownloadAdopted) for one in events) == 3)
+    fetcher.stop.ask(143)
+    assert (await watching).exit_code == 0
+    assert len(sim.audio_requests()) == 3
+    check_mirror(sim, tmp_path)

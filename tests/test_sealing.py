@@ -15,7 +15,7 @@ from fetcher.errors import FetcherError, HaltedError, StorageError
 from fetcher.files.journal import Version
 from fetcher.files.parts import Part, Parts
 from fetcher.files.places import Places, TakenError
-from fetcher.files.sealing import Sealable, seal, write_durable
+from fetcher.files.sealing import Sealable, confirm, seal, write_durable
 from fetcher.files.space import Space
 from fetcher.models import Validator
 
@@ -136,6 +136,54 @@ def test_data_is_durable_before_it_is_visible_and_its_folder_after(
     assert bench.seal(bench.small("a/b.wav")) == [None]
     assert steps[0] == ("data", False)
     assert steps[1:] == [("folder", True)] * 2, "the file's folder, and DIR, which has a new one"
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return where the paths of whatever is fsynced are noted."""
+    paths: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        paths.append(os.readlink(f"/dev/fd/{fd}") if os.path.islink(f"/dev/fd/{fd}") else "?")  # noqa: PTH114, PTH115
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return paths
+
+
+@pytest.mark.skipif(not os.path.islink("/dev/fd/0"), reason="descriptors do not tell their paths")  # noqa: PTH114
+@pytest.mark.parametrize("how", ["confirmed", "sealed once more"])
+def test_what_is_in_place_already_is_made_durable_with_all_that_leads_to_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whoever put it there may have been killed before its name reached the disk."""
+    path = bench.root / "a" / "b" / "c.wav"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BODY)
+    paths = synced(monkeypatch)
+    if how == "confirmed":
+        assert confirm(["a/b/c.wav"], bench.places, bench.threads) == [None]
+    else:
+        assert bench.seal(bench.small("a/b/c.wav")) == [None]
+    wanted = {path, path.parent, path.parent.parent, bench.root}
+    assert {str(one.resolve()) for one in wanted} <= set(paths)
+
+
+def test_what_is_in_place_and_cannot_be_made_durable_is_not_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench.root / "a.wav").write_bytes(BODY)
+    files = open_files()
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    [halted] = confirm(["a.wav"], bench.places, bench.threads, is_halted=lambda: True)
+    assert isinstance(halted, HaltedError)
+    monkeypatch.setattr(os, "fsync", fsync)
+    [trouble] = confirm(["a.wav"], bench.places, bench.threads)
+    assert isinstance(trouble, StorageError)
+    assert open_files() == files
 
 
 # ---- a stop that cannot wait for the disk ------------------------------------------------

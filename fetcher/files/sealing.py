@@ -89,6 +89,36 @@ def seal(
     return troubles
 
 
+def confirm(
+    paths: Sequence[str],
+    places: Places,
+    threads: Executor,
+    *,
+    is_halted: Callable[[], bool] = _never,
+) -> list[FetcherError | None]:
+    """Make durable what is in place already; return each one's trouble, as `seal` does.
+
+    Whoever put it there may have been killed, or copied it, before its data or its name
+    reached the disk.
+    """
+    with _Folders(places) as folders:
+        troubles = [folders.hold(path) for path in paths]
+        found = [places.root / path for path in paths]
+        slices = [found[n::_SIDE_BY_SIDE] for n in range(min(_SIDE_BY_SIDE, len(found)))]
+        try:
+            list(threads.map(_sync_files, slices))
+            is_durable = folders.sync(threads, is_halted)
+        except OSError as error:
+            trouble = explain(error, places.root)
+            return [one or trouble for one in troubles]
+    return troubles if is_durable else [one or _halted() for one in troubles]
+
+
+def _sync_files(paths: Sequence[Path]) -> None:
+    for path in paths:
+        _sync(path, os.O_NOFOLLOW)
+
+
 class _Folders:
     """The folders that a group goes to, each opened once."""
 
@@ -110,6 +140,18 @@ class _Folders:
         folder = path.rpartition("/")[0]
         self._places.put_in(self._opened(folder), source, path, over_file=over_file)
         self._got_files.add(folder)
+
+    def hold(self, path: str) -> FetcherError | None:
+        """Have whatever leads to a file that is there already made durable; return what hinders."""
+        folder = path
+        try:
+            while folder:
+                folder = folder.rpartition("/")[0]
+                self._opened(folder)
+                self._got_files.add(folder)
+        except FetcherError as error:
+            return error
+        return None
 
     def sync(self, threads: Executor, is_halted: Callable[[], bool]) -> bool:
         """Make durable what has changed in them, return whether all of it is; raises OSError."""
@@ -133,7 +175,11 @@ class _Folders:
 
 def sync_folder(folder: Path) -> None:
     """Make the folder's entries durable; raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
     finally:
@@ -249,14 +295,16 @@ def _put(one: Sealable, places: Places, folders: _Folders) -> FetcherError | Non
         if isinstance(one.content, Part):
             one.content.forget()
     except TakenError as error:
-        return None if _stands_already(one, places) else error
+        if not _stands_already(one, places):
+            return error
+        return folders.hold(one.path)
     except FetcherError as error:
         return error
     return None
 
 
 def _stands_already(one: Sealable, places: Places) -> bool:
-    """Return whether the same bytes are in place, and then drop ours."""
+    """Return whether the same bytes are in place and durable, and then drop ours."""
     found = places.find(one.path)
     if found is None or found.st_size != one.bytes_stored or not places.contains(one.path):
         return False
@@ -267,6 +315,7 @@ def _stands_already(one: Sealable, places: Places) -> bool:
     if sha256 != one.sha256:
         return False
     with explained(one.part_path):
+        _sync(places.root / one.path, os.O_NOFOLLOW)
         one.part_path.unlink(missing_ok=True)
     if isinstance(one.content, Part):
         one.content.forget()

@@ -111,6 +111,9 @@ class Downloads:
                 pipeline.close()
             try:
                 await pipeline.serve()
+            except BaseException:
+                self._ingredients.eye.look_anew()
+                raise
             finally:
                 self._pipeline = None
                 self._is_wanted = not self._closed.is_set()

@@ -26,7 +26,7 @@ from fetcher.events import (
 )
 from fetcher.files.parts import Part
 from fetcher.files.places import TakenError, mtime_ns
-from fetcher.files.sealing import Sealable, seal
+from fetcher.files.sealing import Sealable, confirm, seal
 from fetcher.frozen import frozen
 from fetcher.manifest.files import Stored
 from fetcher.manifest.store import Store
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from fetcher.models import Entry
     from fetcher.runs.companions import Companions
     from fetcher.runs.look import Eye
+
+    _Sealed = tuple["Ready", str, FetcherError | None]  # with its path, and its trouble
 
 GROUP_FILES = 64
 
@@ -223,37 +225,63 @@ class Finisher:
 
         One that there is no room for is left to the next run.
         """
-        desk = self._desk
-        there = [(one, path) for one, path in placed if isinstance(one.what, Adoptable)]
         moving = [(one, path) for one, path in placed if not isinstance(one.what, Adoptable)]
-        if not moving:
-            return there
-        sealables = [_sealable(one, path, desk.parts) for one, path in moving]
-        troubles = await self._sealed(sealables)
-        stop: StorageError | None = None
+        there = [(one, path) for one, path in placed if isinstance(one.what, Adoptable)]
+        ended = await self._moved(moving) if moving else []
+        if there:
+            ended += await self._confirmed(there)
+        return await self._settled(ended)
+
+    async def _moved(self, moving: list[tuple[Ready, str]]) -> list[_Sealed]:
+        """Put in place what was fetched."""
+        ended: list[_Sealed] = []
+        sealables = [_sealable(one, path, self._desk.parts) for one, path in moving]
+        troubles = await self._put_in_place(sealables)
         for (one, path), sealable, trouble in zip(moving, sealables, troubles, strict=True):
             final, left = path, trouble
             if isinstance(trouble, TakenError):
                 final, left = await self._seal_elsewhere(one, path, sealable)
-            if isinstance(left, FullError):
-                self._abandon(one)
-                self._on_full(left)
-            elif isinstance(left, HaltedError):
-                self._abandon(one)
-            elif isinstance(left, StorageError):
-                stop = stop or left
-            elif left is not None:
-                await self._fail(one, str(left))
-            else:
-                there.append((one, final))
+            if left is None:
                 _note_sealed(one, sealable)
+            ended.append((one, final, left))
+        return ended
+
+    async def _confirmed(self, there: list[tuple[Ready, str]]) -> list[_Sealed]:
+        """Make durable what is in place already."""
+        desk, paths = self._desk, [path for _, path in there]
+        troubles = await run(
+            desk.group_thread,
+            confirm,
+            paths,
+            desk.eye.places,
+            desk.fsync_threads,
+            is_halted=self._halted,
+        )
+        return [(one, path, trouble) for (one, path), trouble in zip(there, troubles, strict=True)]
+
+    async def _settled(self, ended: Sequence[_Sealed]) -> list[tuple[Ready, str]]:
+        """Return what is in place; see to what is not. Raises StorageError where nothing can be."""
+        there: list[tuple[Ready, str]] = []
+        stop: StorageError | None = None
+        for one, path, trouble in ended:
+            if trouble is None:
+                there.append((one, path))
+            elif isinstance(trouble, FullError):
+                self._abandon(one)
+                self._on_full(trouble)
+            elif isinstance(trouble, HaltedError):
+                self._abandon(one)
+            elif isinstance(trouble, StorageError):
+                stop = stop or trouble
+            else:
+                await self._fail(one, str(trouble))
         if stop is not None:
             await self._record(there)
             raise stop
         return there
 
-    async def _sealed(self, group: Sequence[Sealable]) -> list[FetcherError | None]:
-        """Put a group in place on its thread; return the trouble of each, as `seal` does."""
+    async def _put_in_place(self, group: Sequence[Sealable]) -> list[FetcherError | None]:
+        """Seal a group on its thread; return the trouble of each."""
         desk = self._desk
         return await run(
             desk.group_thread,
@@ -262,8 +290,11 @@ class Finisher:
             desk.eye.places,
             desk.space,
             desk.fsync_threads,
-            is_halted=lambda: self._is_halted,
+            is_halted=self._halted,
         )
+
+    def _halted(self) -> bool:
+        return self._is_halted
 
     async def _seal_elsewhere(
         self, one: Ready, taken: str, sealable: Sealable
@@ -277,7 +308,7 @@ class Finisher:
             if path is None:
                 continue
             again = replace(sealable, path=path, is_durable=True, may_replace=False)
-            [trouble] = await self._sealed([again])
+            [trouble] = await self._put_in_place([again])
             if not isinstance(trouble, TakenError):
                 return path, trouble
         return taken, trouble

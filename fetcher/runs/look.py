@@ -66,6 +66,10 @@ class Eye:
         """Return whether the first look found DIR without a file; false before it."""
         return bool(self._began_bare)
 
+    def look_anew(self) -> None:
+        """Look for finished files from now on: some came that may not have been recorded."""
+        self._began_bare = False
+
     def look_all(self, entries: Sequence[Entry]) -> list[Local]:
         """Return what is on disk for each of them."""
         if self._began_bare is None:
