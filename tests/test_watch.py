@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import sys
 import threading
@@ -1206,6 +1207,20 @@ async def test_a_destination_that_is_away_for_a_while_does_not_end_the_watch(
 
 
 # ---- time --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [3_000, 600_000])
+async def test_a_folder_of_unfinished_files_that_is_removed_meanwhile_is_made_anew(
+    size_bytes: int, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.add_job(size_bytes=size_bytes)
+    async with watching(sim, tmp_path, interval=0.05) as watch:
+        await watch.until(lambda: len(watch.of(DownloadCompleted)) == 1)
+        shutil.rmtree(tmp_path / ".fetcher" / "partial")
+        sim.add_job(size_bytes=size_bytes)
+        await watch.until(lambda: len(watch.of(DownloadCompleted)) == 2)
+    assert (tmp_path / ".fetcher" / "partial").stat().st_mode & 0o777 == 0o700
+    check_mirror(sim, tmp_path)
 
 
 @pytest.mark.parametrize("days", [-2, 2, 400], ids=["past", "tomorrow", "next year"])

@@ -63,6 +63,15 @@ class Destination:
         for folder in {self.own_state, self.parts, self.state.resolve()}:
             _close_to_others(folder)
 
+    def renew_parts(self) -> None:
+        """Make the folder of unfinished files where somebody has removed it, and nothing above it.
+
+        DIR may be gone because its disk is: nothing is made in its place. Raises StorageError.
+        """
+        self._refuse_link()
+        with _told(self.parts):
+            self.parts.mkdir(mode=0o700, exist_ok=True)
+
     def check(self) -> None:
         """Raise StorageError where `prepare`, or writing, would. Makes and changes nothing."""
         self._refuse_link()

@@ -220,6 +220,7 @@ class Watch:
         while True:
             await asyncio.sleep(self._shortage.pause_s(run.settings.interval))
             with contextlib.suppress(StorageError):
+                await asyncio.to_thread(run.destination.renew_parts)
                 await asyncio.to_thread(run.space.check)
                 return
 
