@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TextIO
 
 from fetcher.frozen import frozen
 from fetcher.report.jsonl import JsonLines
@@ -83,6 +83,16 @@ class Console:
         )
 
 
+class Way(Protocol):
+    """What may be slower than the run: a stream, or the log file."""
+
+    def pump(self) -> bool:
+        """Hand over what is taken at once; true when nothing is left."""
+
+    def drain(self) -> bool:
+        """Hand over all, as long as there is patience; true when nothing is left."""
+
+
 class Report:
     """All consumers of one run as one sink, and a context manager.
 
@@ -104,7 +114,8 @@ class Report:
         self._ticks: list[Callable[[], None]] = []
         self._says: list[Say] = []
         self._closers: list[Callable[[], None]] = []
-        self._outlets: list[Outlet] = []
+        self._ways: list[Way] = []
+        self._ends: list[Callable[[], None]] = []
         self._patience = patience or Patience()
         self._strays = StrayRecords(self)
         self._lock = RLock()
@@ -118,8 +129,8 @@ class Report:
     def tick(self) -> None:
         """See to what is due without an event."""
         with self._lock:
-            for outlet in self._outlets:
-                outlet.pump()
+            for way in self._ways:
+                way.pump()
             for tick in self._ticks:
                 tick()
 
@@ -141,7 +152,7 @@ class Report:
         with self._lock:
             for close in self._closers:
                 close()
-            are_done = [outlet.drain() for outlet in self._outlets]
+            are_done = [way.drain() for way in self._ways]
         return all(are_done)
 
     def __enter__(self) -> Self:
@@ -150,8 +161,10 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close, for good: the log file as well."""
         self.close()
+        for end in self._ends:
+            end()
 
     def add(
         self,
@@ -172,8 +185,16 @@ class Report:
     ) -> Outlet:
         """Return an outlet to `stream` that `tick` and `close` see to."""
         outlet = Outlet(stream, encoding=encoding, on_lost=on_lost, patience=self._patience)
-        self._outlets.append(outlet)
+        self._ways.append(outlet)
         return outlet
+
+    def keep_log(self, path: Path, *, threshold: int) -> None:
+        """Add the log file; one that cannot be written is told to the person at stderr."""
+        complain = partial(self.say, level=WARNING)
+        file = LogFile(path, threshold=threshold, complain=complain, patience=self._patience)
+        self.add(file, say=file.say)
+        self._ways.append(file)
+        self._ends.append(file.close)
 
 
 def choose(
@@ -199,10 +220,7 @@ def choose(
         report.add(pace)
     _add_stderr(report, wishes, console, pace)
     if wishes.log_file is not None:
-        threshold = DEBUG if wishes.verbose > 1 else VERBOSE
-        complain = partial(report.say, level=WARNING)
-        file = LogFile(wishes.log_file, threshold=threshold, complain=complain)
-        report.add(file, say=file.say, close=file.close)
+        report.keep_log(wishes.log_file, threshold=DEBUG if wishes.verbose > 1 else VERBOSE)
     if wishes.json:
         report.add(JsonLines(report.open(console.stdout, encoding="utf-8", on_lost=on_lost)))
     elif wishes.dry_run:
