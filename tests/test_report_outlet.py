@@ -157,6 +157,42 @@ def test_a_reader_that_has_gone_is_told_once(pipe: Pipe) -> None:
     assert outlet.waiting_bytes == 0
 
 
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, TextIO]]:
+    """Give the other end of a terminal, and a stream into the terminal."""
+    main, side = os.openpty()
+    with os.fdopen(side, "w", encoding="utf-8") as stream:
+        yield main, stream
+    os.close(main)
+
+
+def test_a_terminal_whose_other_end_does_not_read_holds_nobody_up(
+    terminal: tuple[int, TextIO],
+) -> None:
+    main, stream = terminal
+    outlet = Outlet(stream)
+    lines = [f"{number:03d} {'x' * 100}" for number in range(500)]
+    for line in lines:  # twelve times what a terminal holds
+        outlet.write_line(line)
+    assert outlet.waiting_bytes > 0
+    got = b""
+    while len(got) < sum(len(line) + 2 for line in lines):
+        outlet.pump()
+        got += os.read(main, 65536)
+    assert lines == got.decode().split("\r\n")[:-1]
+    outlet.close()
+
+
+def test_a_terminal_stays_as_it_was_for_those_who_share_it(terminal: tuple[int, TextIO]) -> None:
+    _, stream = terminal
+    outlet = Outlet(stream)
+    outlet.write_line("one")
+    assert os.get_blocking(stream.fileno())
+    outlet.close()
+    outlet.write_line("two")
+    assert outlet.lost is None
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told_once() -> None:
     told: list[OSError] = []

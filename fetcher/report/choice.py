@@ -161,7 +161,7 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close, for good: the log file as well."""
+        """Close, for good: what was opened here as well."""
         self.close()
         for end in self._ends:
             end()
@@ -186,6 +186,7 @@ class Report:
         """Return an outlet to `stream` that `tick` and `close` see to."""
         outlet = Outlet(stream, encoding=encoding, on_lost=on_lost, patience=self._patience)
         self._ways.append(outlet)
+        self._ends.append(outlet.close)
         return outlet
 
     def keep_log(self, path: Path, *, threshold: int) -> None:
