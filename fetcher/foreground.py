@@ -60,8 +60,9 @@ def conduct(
     SIGINT ends the process at once, with the commands that it runs. Without a terminal
     SIGHUP asks a watch to poll now, as SIGUSR1 does always. What came while the program
     started counts as well, and so does what comes while a slow reader is waited for. It has
-    not ended well where stdout did not take all that was to be said there. Why a run could
-    not even begin is told as everything else is, and has a final event as well.
+    not ended well where stdout did not take all that was to be said there; stderr and the log
+    file change no status. Why a run could not even begin is told as everything else is, and
+    has a final event as well.
     """
     stop = fetcher.stop
     lost: list[OSError] = []

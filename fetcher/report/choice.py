@@ -115,6 +115,7 @@ class Report:
         self._says: list[Say] = []
         self._closers: list[Callable[[], None]] = []
         self._ways: list[Way] = []
+        self._results: list[Outlet] = []
         self._ends: list[Callable[[], None]] = []
         self._patience = patience or Patience()
         self._strays = StrayRecords(self)
@@ -129,7 +130,7 @@ class Report:
     def tick(self) -> None:
         """See to what is due without an event."""
         with self._lock:
-            for way in self._ways:
+            for way in (*self._results, *self._ways):
                 way.pump()
             for tick in self._ticks:
                 tick()
@@ -146,14 +147,17 @@ class Report:
     def close(self) -> bool:
         """Take the bars away and hand over what still waits; harmless when done twice.
 
-        Waits for slow readers as long as there is patience; true when they have got all.
+        Waits for slow readers as long as there is patience, for that of the results first;
+        true when that one has got all.
         """
         logging.getLogger().removeHandler(self._strays)
         with self._lock:
             for close in self._closers:
                 close()
-            are_done = [way.drain() for way in self._ways]
-        return all(are_done)
+            are_told = [outlet.drain() for outlet in self._results]
+            for way in self._ways:
+                way.drain()
+        return all(are_told)
 
     def __enter__(self) -> Self:
         """Begin: until the end, what libraries log goes through this report."""
@@ -180,12 +184,19 @@ class Report:
         self._says += [say] if say else []
         self._closers += [close] if close else []
 
-    def open(
+    def open(self, stream: TextIO | None, *, encoding: str | None = None) -> Outlet:
+        """Return an outlet to `stream` that `tick` and `close` see to."""
+        outlet = Outlet(stream, encoding=encoding, patience=self._patience)
+        self._ways.append(outlet)
+        self._ends.append(outlet.close)
+        return outlet
+
+    def open_results(
         self, stream: TextIO | None, *, encoding: str | None = None, on_lost: OnLost | None = None
     ) -> Outlet:
-        """Return an outlet to `stream` that `tick` and `close` see to."""
+        """Return such an outlet for what the run is to hand over; `close` answers for it."""
         outlet = Outlet(stream, encoding=encoding, on_lost=on_lost, patience=self._patience)
-        self._ways.append(outlet)
+        self._results.append(outlet)
         self._ends.append(outlet.close)
         return outlet
 
@@ -223,9 +234,11 @@ def choose(
     if wishes.log_file is not None:
         report.keep_log(wishes.log_file, threshold=DEBUG if wishes.verbose > 1 else VERBOSE)
     if wishes.json:
-        report.add(JsonLines(report.open(console.stdout, encoding="utf-8", on_lost=on_lost)))
+        report.add(
+            JsonLines(report.open_results(console.stdout, encoding="utf-8", on_lost=on_lost))
+        )
     elif wishes.dry_run:
-        outlet = report.open(console.stdout, on_lost=on_lost)
+        outlet = report.open_results(console.stdout, on_lost=on_lost)
         quote = _quote(console.stdout, is_tty=console.stdout_is_tty)
         report.add(PlanLines(outlet, quote, show_all=wishes.verbose > 0))
     return report
