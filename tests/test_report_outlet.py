@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
-from fetcher.report.outlet import AFTER_STOP_S, WAITING_LIMIT_BYTES, Outlet, Patience
+from fetcher.report.outlet import AFTER_STOP_S, READERS_BY_S, WAITING_LIMIT_BYTES, Outlet, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def test_beyond_the_limit_the_reader_sets_the_pace(pipe: Pipe) -> None:
 
 
 def test_after_a_stop_readers_that_do_not_read_have_a_second_together(pipe: Pipe) -> None:
-    patience = Patience(lambda: True)
+    patience = Patience(time.monotonic)
     outlets = [Outlet(pipe.writer, patience=patience) for _ in range(2)]
     for outlet in outlets:
         outlet.write("x" * 100_000)
@@ -125,9 +125,17 @@ def test_after_a_stop_readers_that_do_not_read_have_a_second_together(pipe: Pipe
     assert AFTER_STOP_S <= time.monotonic() - began_s < 2 * AFTER_STOP_S
 
 
+def test_readers_have_what_the_stop_has_left(pipe: Pipe) -> None:
+    began_s = time.monotonic()
+    outlet = Outlet(pipe.writer, patience=Patience(lambda: began_s + 0.2 - READERS_BY_S))
+    outlet.write("x" * 100_000)
+    assert not outlet.drain()
+    assert 0.2 <= time.monotonic() - began_s < 0.2 + AFTER_STOP_S / 2
+
+
 def test_a_stop_ends_the_waiting_of_a_write_beyond_the_limit(pipe: Pipe) -> None:
     asked = threading.Event()
-    outlet = Outlet(pipe.writer, patience=Patience(asked.is_set))
+    outlet = Outlet(pipe.writer, patience=Patience(lambda: 0.0 if asked.is_set() else None))
     stop = threading.Timer(0.2, asked.set)
     stop.start()
     outlet.write("x" * (WAITING_LIMIT_BYTES + 1_000_000))
