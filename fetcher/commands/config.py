@@ -38,6 +38,11 @@ _TAIL = """
 def run(args: Namespace, env: Environment) -> int:
     """Show the settings, or write a file of them."""
     if getattr(args, "init", False):
+        if _given("dry_run", args, env):
+            raise UsageError(
+                "`fetcher config --init` is no dry run, it writes: leave out --dry-run or"
+                " FETCHER_DRY_RUN; `fetcher config` shows the settings"
+            )
         path = _named(args, env)
         _create(path)
         env.stdout.write(f"wrote {printable(str(path))}\n")
@@ -89,12 +94,18 @@ def _as_table(rows: list[tuple[str, str, str]]) -> str:
 
 def _named(args: Namespace, env: Environment) -> Path:
     """Return the file that other commands would read, once it is there."""
-    option = BY_FIELD["config"]
-    path = getattr(args, option.field, None)
+    return env.cwd / str(_given("config", args, env) or FILE_NAME)
+
+
+def _given(field: str, args: Namespace, env: Environment) -> object:
+    """Return an option's value where flag or environment give one, None elsewhere.
+
+    No file is read: the one to be written may stand there and hold anything.
+    """
+    option = BY_FIELD[field]
+    value: object = getattr(args, field, None)
     text = env.environ.get(option.environment, "")
-    if path is None and text.strip():
-        path = option.read(text, option.environment)
-    return env.cwd / str(path or FILE_NAME)
+    return option.read(text, option.environment) if value is None and text.strip() else value
 
 
 def commented_file() -> str:
