@@ -9,7 +9,7 @@ import json
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from fetcher.configuration.options import BY_FIELD, GROUPS, OPTIONS
+from fetcher.configuration.options import GROUPS, OPTIONS
 from fetcher.configuration.sources import FILE_NAME, NOT_IN_FILE
 from fetcher.core.text import printable, width
 from fetcher.errors import StorageError, UsageError
@@ -38,7 +38,7 @@ _TAIL = """
 def run(args: Namespace, env: Environment) -> int:
     """Show the settings, or write a file of them."""
     if getattr(args, "init", False):
-        if _given("dry_run", args, env):
+        if env.given("dry_run", args):
             raise UsageError(
                 "`fetcher config --init` is no dry run, it writes: leave out --dry-run or"
                 " FETCHER_DRY_RUN; `fetcher config` shows the settings"
@@ -93,19 +93,11 @@ def _as_table(rows: list[tuple[str, str, str]]) -> str:
 
 
 def _named(args: Namespace, env: Environment) -> Path:
-    """Return the file that other commands would read, once it is there."""
-    return env.cwd / str(_given("config", args, env) or FILE_NAME)
+    """Return the file that other commands would read, once it is there.
 
-
-def _given(field: str, args: Namespace, env: Environment) -> object:
-    """Return an option's value where flag or environment give one, None elsewhere.
-
-    No file is read: the one to be written may stand there and hold anything.
+    No file is read for that: this one may stand there and hold anything.
     """
-    option = BY_FIELD[field]
-    value: object = getattr(args, field, None)
-    text = env.environ.get(option.environment, "")
-    return option.read(text, option.environment) if value is None and text.strip() else value
+    return env.cwd / str(env.given("config", args) or FILE_NAME)
 
 
 def commented_file() -> str:
