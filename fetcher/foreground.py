@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Self
 
 from fetcher import signals
@@ -63,8 +64,9 @@ def conduct(
     SIGINT ends the process at once, with the commands that it runs. Without a terminal
     SIGHUP asks a watch to poll now, as SIGUSR1 does always. What came while the program
     started counts as well, and so does what comes while a slow reader is waited for. It has
-    not ended well where stdout did not take all that was to be said there. Why a run could
-    not even begin is told as everything else is, and has a final event as well.
+    not ended well where stdout did not take all that was to be said there; stderr and the log
+    file change no status. Why a run could not even begin is told as everything else is, and
+    has a final event as well.
     """
     stop = fetcher.stop
     lost: list[OSError] = []
@@ -76,7 +78,7 @@ def conduct(
     console = Console.of(env.stdout, env.stderr, env.environ)
     wishes = wishes_of(fetcher.settings)
     ear = _Ear(fetcher, has_terminal=console.stderr_is_tty)
-    patience = Patience(ear.is_stopping)
+    patience = Patience(ear.stopped_at)
     with ear, choose(wishes, console, on_lost=on_lost, patience=patience) as report:
         # What is imported stays: not looking at it again, and looking at the rest less
         # often, saves 10-25 % of the CPU with many small files (measured, two cores).
@@ -186,11 +188,16 @@ class _Ear:
             self._stops[signal.SIGHUP] = STOPPED_BY_SIGTERM
         self._numbers: list[signal.Signals] = []
         self._has_loop = False
-        self._is_stopping = False
+        self._stopped_at: float | None = None
 
-    def is_stopping(self) -> bool:
-        """Return whether the run is to stop, even if the loop does not know yet."""
-        return self._is_stopping or self._fetcher.stop.is_asked()
+    def stopped_at(self) -> float | None:
+        """Return when the run was told to stop (`time.monotonic`), None where it was not.
+
+        The loop need not know yet. A stop that no signal asked for counts from the first look.
+        """
+        if self._stopped_at is None and self._fetcher.stop.is_asked():
+            self._stopped_at = time.monotonic()
+        return self._stopped_at
 
     def listen(self) -> None:
         """Hear signals from now on, and those that came before; the running loop acts on them."""
@@ -224,10 +231,10 @@ class _Ear:
     def _hear(self, number: int, _frame: FrameType | None = None) -> None:
         if number not in self._stops:
             return
-        if number == signal.SIGINT and self.is_stopping():
+        if number == signal.SIGINT and self.stopped_at() is not None:
             kill_all()
             os._exit(STOPPED_BY_SIGINT)
-        self._is_stopping = True
+        self._stopped_at = self._stopped_at or time.monotonic()
         if not self._has_loop:
             self._act(signal.Signals(number))
 

@@ -61,6 +61,7 @@ async def _verified(fetcher: Fetcher, sink: Sink, *, repair: bool) -> RunComplet
     """Check and mend, tell what was found, and return the account of it."""
     began_s = time.monotonic()
     destination = destination_of(fetcher.settings)
+    await asyncio.to_thread(destination.check_readable)
     async with AsyncExitStack() as stack:
         mending = Mending(sink)
         if repair and await asyncio.to_thread(schema.exists, destination.manifest):

@@ -227,6 +227,44 @@ async def test_a_run_that_cannot_begin_is_pinged_as_failed(sim: Simulator, tmp_p
         assert [request.target for request in server.requests] == ["/u/start", "/u/fail"]
 
 
+@pytest.mark.parametrize(
+    ("where", "environ"),
+    [
+        ("flag", {"FETCHER_OUTPUT": "{file_name}"}),
+        ("environment", {"FETCHER_OUTPUT": "{file_name}"}),
+        ("file", {"FETCHER_OUTPUT": "{file_name}"}),
+        ("flag", {"FETCHER_RETRIES": "several"}),
+    ],
+    ids=["template, flag", "template, environment", "template, file", "value, flag"],
+)
+async def test_a_run_whose_settings_are_no_good_is_pinged_as_failed(
+    sim: Simulator, tmp_path: Path, where: str, environ: dict[str, str]
+) -> None:
+    config = tmp_path / "fetcher.toml"
+    async with RawServer(OK) as server:
+        url = f"{server.origin}/u"
+        config.write_text(f"ping-url = '{url}'" if where == "file" else "")
+        words = ["--ping-url", url] if where == "flag" else []
+        more = {"FETCHER_PING_URL": url} if where == "environment" else {}
+        words += ["--config", str(config)]
+        process = await command(sim, tmp_path, "backfill", *words, **environ, **more)
+        _, err = await process.communicate()
+        assert [request.target for request in server.requests] == ["/u/start", "/u/fail"]
+    assert process.returncode == 2
+    assert err.count(b"\n") == 1
+
+
+async def test_a_dry_run_whose_settings_are_no_good_pings_nobody(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    async with RawServer(OK) as server:
+        words = ["--dry-run", "--ping-url", f"{server.origin}/u", "-o", "{file_name}"]
+        process = await command(sim, tmp_path, "backfill", *words)
+        await process.communicate()
+        assert server.requests == []
+    assert process.returncode == 2
+
+
 # ---- records -----------------------------------------------------------------------------
 
 

@@ -379,9 +379,17 @@ def test_why_a_run_cannot_begin_is_told_once_wherever_a_run_tells(
 
 
 @pytest.mark.parametrize("source", ["flag", "environment", "file"])
-@pytest.mark.parametrize("command", ["verify --repair", "list --refresh", "retry"])
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("verify --repair", "verify --repair"),
+        ("list --refresh", "list --refresh"),
+        ("retry", "retry"),
+        ("export --format kaldi --to k", "export --to"),
+    ],
+)
 def test_a_dry_run_of_what_can_only_write_is_refused(
-    terminal: Terminal, refused: dict[str, str], command: str, source: str
+    terminal: Terminal, refused: dict[str, str], command: str, name: str, source: str
 ) -> None:
     cwd = terminal.env.cwd
     if source == "file":
@@ -392,7 +400,7 @@ def test_a_dry_run_of_what_can_only_write_is_refused(
 
     assert terminal.run(*command.split(), *flags, **environ) == 2
 
-    assert f"`fetcher {command}` is no dry run" in terminal.err.getvalue()
+    assert f"`fetcher {name}` is no dry run" in terminal.err.getvalue()
     assert sorted(cwd.rglob("*")) == before
 
 
@@ -759,6 +767,22 @@ def test_init_takes_the_name_of_the_file_from_the_environment(terminal: Terminal
     assert terminal.run("config", "--init", "--config", "other.toml", **named) == 0
     written = sorted(path.name for path in terminal.env.cwd.glob("*.toml"))
     assert written == ["mine.toml", "other.toml"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "status"),
+    [
+        (["--dry-run"], {}, 2),
+        ([], {"FETCHER_DRY_RUN": "1"}, 2),
+        (["--no-dry-run"], {"FETCHER_DRY_RUN": "1"}, 0),
+    ],
+    ids=["flag", "environment", "taken back"],
+)
+def test_init_is_no_dry_run(
+    terminal: Terminal, flags: list[str], environ: dict[str, str], status: int
+) -> None:
+    assert terminal.run("config", "--init", *flags, **environ) == status
+    assert (terminal.env.cwd / "fetcher.toml").exists() is (status == 0)
 
 
 def test_init_where_nothing_can_be_written_is_a_storage_error(terminal: Terminal) -> None:

@@ -25,6 +25,7 @@ from fetcher.events import Event, ExecFailed, Notice, RunCompleted
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
 from fetcher.runs.finish import Done
 from fetcher.runs.hooks import Hooks, Limits, facts_of, without_key
+from fetcher.runs.leave import LAST_COMMAND_BY_S, Leave
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,7 @@ class Desk:
     stop: Stop = field(default_factory=Stop)
     events: list[Event] = field(default_factory=list)
     environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    late_s: float = 0.0
 
     def python(self, code: str, *words: str) -> str:
         """Return a command that runs `code` with `words`; its folder is `out`."""
@@ -81,7 +83,7 @@ class Desk:
         return Hooks(
             settings,
             self.events.append,
-            stopped=self.stop.asked,
+            leave=Leave(self.stop.asked, lambda: time.monotonic() + self.late_s),
             environ=self.environ,
             limits=limits,
         )
@@ -523,6 +525,44 @@ async def test_the_last_command_has_a_moment_after_a_stop(desk: Desk) -> None:
         assert time.monotonic() - began_s < 2
     assert (desk.folder / "ran").exists()
     assert len(desk.notices) == 1
+
+
+async def test_a_stubborn_last_command_is_not_waited_for_after_a_stop(desk: Desk) -> None:
+    limits = Limits(grace_s=0.0, last_s=0.3)
+    command = desk.python(WITH_A_CHILD, "stubborn")
+    async with desk.hooks(exec_after=command, limits=limits) as hooks:
+        desk.stop.ask(143)
+        await asyncio.sleep(0.02)
+        began_s = time.monotonic()
+        await hooks.settle(FINAL, has_downloaded=True)
+        assert time.monotonic() - began_s < 1.5
+    assert "the run was stopped" in desk.notices[0]
+
+
+async def test_a_last_command_does_not_begin_once_a_stop_has_no_time_left(desk: Desk) -> None:
+    async with desk.hooks(exec_after=desk.python(TELL_AFTER)) as hooks:
+        desk.stop.ask(143)
+        await asyncio.sleep(0.02)
+        desk.late_s = LAST_COMMAND_BY_S
+        await hooks.settle(FINAL, has_downloaded=True)
+    assert not (desk.folder / "after").exists()
+    assert "not started" in desk.notices[0]
+
+
+async def test_a_stop_hastens_the_end_of_a_command_that_took_too_long(desk: Desk) -> None:
+    code = """
+        import signal
+        signal.signal(signal.SIGTERM, lambda *_: open(out + "/asked", "w"))
+        while True: time.sleep(1)
+    """
+    limits = Limits(each_s=0.7, grace_s=0.1)
+    async with desk.hooks(desk.python(code), limits=limits) as hooks:
+        await hooks.finished(finished())
+        await eventually((desk.folder / "asked").exists)
+        desk.stop.ask(143)
+        began_s = time.monotonic()
+        await hooks.settle(FINAL, has_downloaded=False)
+        assert time.monotonic() - began_s < 1.5
 
 
 def test_commands_are_split_as_a_shell_would(desk: Desk) -> None:

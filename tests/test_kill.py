@@ -276,6 +276,23 @@ async def test_a_signal_stops_in_time_though_nobody_reads(
         os.close(reader)
 
 
+async def test_what_stderr_has_not_got_changes_no_status(tmp_path: Path, sim: Simulator) -> None:
+    sim.add_job()
+    reader, writer = os.pipe()
+    fill(writer)
+    try:
+        async with fetcher(sim, tmp_path / "dest", "--json", stderr=writer) as process:
+            assert process.stdout is not None
+            *_, last = [json.loads(await process.stdout.readuntil()) for _ in range(4)]
+            assert (last["event"], last["exit_code"]) == ("run.completed", 0)
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(5):
+                assert await process.wait() == 0
+    finally:
+        os.close(writer)
+        os.close(reader)
+
+
 async def test_a_second_sigint_ends_at_once_while_a_reader_is_waited_for(
     tmp_path: Path, sim: Simulator
 ) -> None:

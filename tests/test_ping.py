@@ -12,7 +12,8 @@ from raw_server import RawServer, Request, always, answer
 from fetcher.engine import Stop
 from fetcher.errors import LockedError
 from fetcher.events import Event, Notice
-from fetcher.runs.ping import Ping, address_for
+from fetcher.runs.leave import PINGS_BY_S, Leave
+from fetcher.runs.ping import HURRIED_S, Ping, address_for
 
 if TYPE_CHECKING:
     from asyncio import StreamWriter
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 OK = always(answer(b"OK"))
 
 
-def ping(url: str, events: list[Event], stop: Stop | None = None) -> Ping:
-    return Ping(url, events.append, stopped=(stop or Stop()).asked)
+def ping(url: str, events: list[Event], leave: Leave | None = None) -> Ping:
+    return Ping(url, events.append, leave=leave or Leave(Stop().asked))
 
 
 def warnings(events: list[Event]) -> list[str]:
@@ -127,17 +128,26 @@ async def test_the_start_is_not_waited_for() -> None:
         assert targets(server) == ["/u/start", "/u"]
 
 
-async def test_a_stopped_run_does_not_wait_for_its_monitor() -> None:
+@pytest.mark.parametrize(
+    ("late_s", "longest_s"), [(0.0, 2.0), (PINGS_BY_S, HURRIED_S)], ids=["early", "late"]
+)
+async def test_a_stopped_run_does_not_wait_for_its_monitor(late_s: float, longest_s: float) -> None:
     async def reply(request: Request, writer: StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    stop, events = Stop(), list[Event]()
+    def clock() -> float:
+        return time.monotonic() + late[-1]
+
+    stop, events, late = Stop(), list[Event](), [0.0]
+    leave = Leave(stop.asked, clock)
     async with RawServer(reply) as server:
-        async with ping(f"{server.origin}/u?token=secret", events, stop) as pings:
+        async with ping(f"{server.origin}/u?token=secret", events, leave) as pings:
             await server.until(lambda seen: len(seen.requests) == 1)
             stop.ask(143)
+            await asyncio.sleep(0.02)  # so that the run notices
+            late.append(late_s)
             began_s = time.monotonic()
             await pings.ended(143)
-        assert time.monotonic() - began_s < 2
+        assert time.monotonic() - began_s < longest_s
     assert len(warnings(events)) == 1
     assert "secret" not in warnings(events)[0]

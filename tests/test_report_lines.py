@@ -8,7 +8,8 @@ import os
 import unicodedata
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,9 +53,6 @@ from fetcher.report.words import (
     level_of,
     words,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 AT = datetime(2025, 1, 31, 12, tzinfo=UTC)
 ID = JobId("3f2a91bc-0000-4000-8000-000000000001")
@@ -337,6 +335,36 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_gets_its_lines_later(tmp_p
     assert os.read(reader, 1000).endswith(b" two\n")
     os.close(reader)
     file.close()
+
+
+def test_a_pipe_whose_reader_does_not_read_holds_nobody_up_and_loses_no_line(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = LogFile(path, complain=pytest.fail)
+    for number in range(2000):  # several times what a pipe holds
+        file.say(INFO, f"{number:04} {'x' * 100}")
+    assert not file.pump()
+    got = b""
+    while not file.pump():
+        got += os.read(reader, 1 << 20)
+    got += os.read(reader, 1 << 20)
+    assert [int(line.split()[1]) for line in got.splitlines()] == list(range(2000))
+    os.close(reader)
+    file.close()
+
+
+def test_a_terminal_that_is_held_holds_nobody_up_as_a_log_file() -> None:
+    main, side = os.openpty()
+    file = LogFile(Path(os.ttyname(side)), complain=pytest.fail)
+    for number in range(1000):
+        file.say(INFO, f"{number:04} {'x' * 100}")
+    assert not file.pump()
+    file.close()
+    os.close(side)
+    os.close(main)
 
 
 def test_a_lone_surrogate_does_not_stop_the_log_file(tmp_path: Path) -> None:

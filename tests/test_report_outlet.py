@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
-from fetcher.report.outlet import AFTER_STOP_S, WAITING_LIMIT_BYTES, Outlet, Patience
+from fetcher.report.outlet import AFTER_STOP_S, READERS_BY_S, WAITING_LIMIT_BYTES, Outlet, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def test_beyond_the_limit_the_reader_sets_the_pace(pipe: Pipe) -> None:
 
 
 def test_after_a_stop_readers_that_do_not_read_have_a_second_together(pipe: Pipe) -> None:
-    patience = Patience(lambda: True)
+    patience = Patience(time.monotonic)
     outlets = [Outlet(pipe.writer, patience=patience) for _ in range(2)]
     for outlet in outlets:
         outlet.write("x" * 100_000)
@@ -125,9 +125,17 @@ def test_after_a_stop_readers_that_do_not_read_have_a_second_together(pipe: Pipe
     assert AFTER_STOP_S <= time.monotonic() - began_s < 2 * AFTER_STOP_S
 
 
+def test_readers_have_what_the_stop_has_left(pipe: Pipe) -> None:
+    began_s = time.monotonic()
+    outlet = Outlet(pipe.writer, patience=Patience(lambda: began_s + 0.2 - READERS_BY_S))
+    outlet.write("x" * 100_000)
+    assert not outlet.drain()
+    assert 0.2 <= time.monotonic() - began_s < 0.2 + AFTER_STOP_S / 2
+
+
 def test_a_stop_ends_the_waiting_of_a_write_beyond_the_limit(pipe: Pipe) -> None:
     asked = threading.Event()
-    outlet = Outlet(pipe.writer, patience=Patience(asked.is_set))
+    outlet = Outlet(pipe.writer, patience=Patience(lambda: 0.0 if asked.is_set() else None))
     stop = threading.Timer(0.2, asked.set)
     stop.start()
     outlet.write("x" * (WAITING_LIMIT_BYTES + 1_000_000))
@@ -155,6 +163,42 @@ def test_a_reader_that_has_gone_is_told_once(pipe: Pipe) -> None:
     assert [type(error) for error in told] == [BrokenPipeError]
     assert outlet.lost is told[0]
     assert outlet.waiting_bytes == 0
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, TextIO]]:
+    """Give the other end of a terminal, and a stream into the terminal."""
+    main, side = os.openpty()
+    with os.fdopen(side, "w", encoding="utf-8") as stream:
+        yield main, stream
+    os.close(main)
+
+
+def test_a_terminal_whose_other_end_does_not_read_holds_nobody_up(
+    terminal: tuple[int, TextIO],
+) -> None:
+    main, stream = terminal
+    outlet = Outlet(stream)
+    lines = [f"{number:03d} {'x' * 100}" for number in range(500)]
+    for line in lines:  # twelve times what a terminal holds
+        outlet.write_line(line)
+    assert outlet.waiting_bytes > 0
+    got = b""
+    while len(got) < sum(len(line) + 2 for line in lines):
+        outlet.pump()
+        got += os.read(main, 65536)
+    assert lines == got.decode().split("\r\n")[:-1]
+    outlet.close()
+
+
+def test_a_terminal_stays_as_it_was_for_those_who_share_it(terminal: tuple[int, TextIO]) -> None:
+    _, stream = terminal
+    outlet = Outlet(stream)
+    outlet.write_line("one")
+    assert os.get_blocking(stream.fileno())
+    outlet.close()
+    outlet.write_line("two")
+    assert outlet.lost is None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -565,6 +565,19 @@ def test_quiet_says_nothing_where_all_is_well(tmp_path: Path) -> None:
     assert shelf.lines("verify", "-q") == []
 
 
+@pytest.mark.parametrize("options", [(), ("--repair",)], ids=["check", "repair"])
+def test_a_destination_that_is_a_file_ends_with_a_final_event(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out, complaints = StringIO(), StringIO()
+    env = Environment(out, complaints, {"MUNSIT_API_KEY": KEY}, tmp_path, tmp_path)
+    assert cli.run(["verify", "--json", "-d", "file", *options], env) == 6
+    (final,) = map(json.loads, out.getvalue().splitlines())
+    assert (final["event"], final["exit_code"]) == ("run.completed", 6)
+    assert "is a file, not a folder" in complaints.getvalue()
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(errno.ENOSPC, 6), (errno.EPIPE, 130)], ids=["full", "reader gone"]
 )

@@ -44,6 +44,18 @@ class Environment(NamedTuple):
         found = self.resolve(args)
         return found.settings(), found
 
+    def given(self, field: str, args: Namespace) -> object:
+        """Return an option's value where flag or environment give one, else None.
+
+        Raises UsageError where the environment's is no good.
+        """
+        from fetcher.configuration.options import BY_FIELD  # noqa: PLC0415 - as in `resolve`
+
+        option = BY_FIELD[field]
+        value: object = getattr(args, field, None)
+        text = self.environ.get(option.environment, "")
+        return option.read(text, option.environment) if value is None and text.strip() else value
+
     def tell(self, line: str) -> None:
         """Write one line to stderr, safe for a terminal; one that is gone or full stops nothing."""
         from fetcher.core.text import printable  # noqa: PLC0415 - not every start has to tell

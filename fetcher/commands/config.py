@@ -9,7 +9,7 @@ import json
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from fetcher.configuration.options import BY_FIELD, GROUPS, OPTIONS
+from fetcher.configuration.options import GROUPS, OPTIONS
 from fetcher.configuration.sources import FILE_NAME, NOT_IN_FILE
 from fetcher.core.text import printable, width
 from fetcher.errors import StorageError, UsageError
@@ -38,6 +38,11 @@ _TAIL = """
 def run(args: Namespace, env: Environment) -> int:
     """Show the settings, or write a file of them."""
     if getattr(args, "init", False):
+        if env.given("dry_run", args):
+            raise UsageError(
+                "`fetcher config --init` is no dry run, it writes: leave out --dry-run or"
+                " FETCHER_DRY_RUN; `fetcher config` shows the settings"
+            )
         path = _named(args, env)
         _create(path)
         env.stdout.write(f"wrote {printable(str(path))}\n")
@@ -88,13 +93,11 @@ def _as_table(rows: list[tuple[str, str, str]]) -> str:
 
 
 def _named(args: Namespace, env: Environment) -> Path:
-    """Return the file that other commands would read, once it is there."""
-    option = BY_FIELD["config"]
-    path = getattr(args, option.field, None)
-    text = env.environ.get(option.environment, "")
-    if path is None and text.strip():
-        path = option.read(text, option.environment)
-    return env.cwd / str(path or FILE_NAME)
+    """Return the file that other commands would read, once it is there.
+
+    No file is read for that: this one may stand there and hold anything.
+    """
+    return env.cwd / str(env.given("config", args) or FILE_NAME)
 
 
 def commented_file() -> str:

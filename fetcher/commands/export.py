@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from fetcher import exports
-from fetcher.commands.reading import opened, put, put_table, tell_notices
+from fetcher.commands.reading import opened, put, put_table, refuse_dry_run, tell_notices
 from fetcher.configuration.sources import Source
 from fetcher.core.text import printable
 from fetcher.errors import StorageError, UsageError
@@ -33,6 +33,8 @@ def run(args: Namespace, env: Environment) -> int:
     tell_notices(found, env)
     form = _form(found)
     to = _folder(found, form)
+    if to is not None:
+        refuse_dry_run(found, "export --to", "export")
     with opened(found) as reader:
         speech = exports.Speech(found.dest, _measure)
         if form == "kaldi":

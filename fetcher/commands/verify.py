@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from fetcher.commands.reading import destination_of, refuse_dry_run, tell_notices
+from fetcher.commands.reading import refuse_dry_run, tell_notices
 from fetcher.core.text import printable
 from fetcher.events import VerifyCompleted
 from fetcher.report.units import human_count
@@ -26,7 +26,6 @@ def run(args: Namespace, env: Environment) -> int:
     repair = found.value("repair", bool)
     if repair:
         refuse_dry_run(found, "verify --repair", "verify")
-    destination_of(found)
     tell_notices(found, env)
     from fetcher.network.certificates import import_without  # noqa: PLC0415 - as in `starting`
 

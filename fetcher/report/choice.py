@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TextIO
 
 from fetcher.frozen import frozen
 from fetcher.report.jsonl import JsonLines
@@ -83,6 +83,16 @@ class Console:
         )
 
 
+class Way(Protocol):
+    """What may be slower than the run: a stream, or the log file."""
+
+    def pump(self) -> bool:
+        """Hand over what is taken at once; true when nothing is left."""
+
+    def drain(self) -> bool:
+        """Hand over all, as long as there is patience; true when nothing is left."""
+
+
 class Report:
     """All consumers of one run as one sink, and a context manager.
 
@@ -104,7 +114,9 @@ class Report:
         self._ticks: list[Callable[[], None]] = []
         self._says: list[Say] = []
         self._closers: list[Callable[[], None]] = []
-        self._outlets: list[Outlet] = []
+        self._ways: list[Way] = []
+        self._results: list[Outlet] = []
+        self._ends: list[Callable[[], None]] = []
         self._patience = patience or Patience()
         self._strays = StrayRecords(self)
         self._lock = RLock()
@@ -118,8 +130,8 @@ class Report:
     def tick(self) -> None:
         """See to what is due without an event."""
         with self._lock:
-            for outlet in self._outlets:
-                outlet.pump()
+            for way in (*self._results, *self._ways):
+                way.pump()
             for tick in self._ticks:
                 tick()
 
@@ -135,14 +147,17 @@ class Report:
     def close(self) -> bool:
         """Take the bars away and hand over what still waits; harmless when done twice.
 
-        Waits for slow readers as long as there is patience; true when they have got all.
+        Waits for slow readers as long as there is patience, for that of the results first;
+        true when that one has got all.
         """
         logging.getLogger().removeHandler(self._strays)
         with self._lock:
             for close in self._closers:
                 close()
-            are_done = [outlet.drain() for outlet in self._outlets]
-        return all(are_done)
+            are_told = [outlet.drain() for outlet in self._results]
+            for way in self._ways:
+                way.drain()
+        return all(are_told)
 
     def __enter__(self) -> Self:
         """Begin: until the end, what libraries log goes through this report."""
@@ -150,8 +165,10 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close, for good: what was opened here as well."""
         self.close()
+        for end in self._ends:
+            end()
 
     def add(
         self,
@@ -167,13 +184,29 @@ class Report:
         self._says += [say] if say else []
         self._closers += [close] if close else []
 
-    def open(
+    def open(self, stream: TextIO | None, *, encoding: str | None = None) -> Outlet:
+        """Return an outlet to `stream` that `tick` and `close` see to."""
+        outlet = Outlet(stream, encoding=encoding, patience=self._patience)
+        self._ways.append(outlet)
+        self._ends.append(outlet.close)
+        return outlet
+
+    def open_results(
         self, stream: TextIO | None, *, encoding: str | None = None, on_lost: OnLost | None = None
     ) -> Outlet:
-        """Return an outlet to `stream` that `tick` and `close` see to."""
+        """Return such an outlet for what the run is to hand over; `close` answers for it."""
         outlet = Outlet(stream, encoding=encoding, on_lost=on_lost, patience=self._patience)
-        self._outlets.append(outlet)
+        self._results.append(outlet)
+        self._ends.append(outlet.close)
         return outlet
+
+    def keep_log(self, path: Path, *, threshold: int) -> None:
+        """Add the log file; one that cannot be written is told to the person at stderr."""
+        complain = partial(self.say, level=WARNING)
+        file = LogFile(path, threshold=threshold, complain=complain, patience=self._patience)
+        self.add(file, say=file.say)
+        self._ways.append(file)
+        self._ends.append(file.close)
 
 
 def choose(
@@ -199,14 +232,13 @@ def choose(
         report.add(pace)
     _add_stderr(report, wishes, console, pace)
     if wishes.log_file is not None:
-        threshold = DEBUG if wishes.verbose > 1 else VERBOSE
-        complain = partial(report.say, level=WARNING)
-        file = LogFile(wishes.log_file, threshold=threshold, complain=complain)
-        report.add(file, say=file.say, close=file.close)
+        report.keep_log(wishes.log_file, threshold=DEBUG if wishes.verbose > 1 else VERBOSE)
     if wishes.json:
-        report.add(JsonLines(report.open(console.stdout, encoding="utf-8", on_lost=on_lost)))
+        report.add(
+            JsonLines(report.open_results(console.stdout, encoding="utf-8", on_lost=on_lost))
+        )
     elif wishes.dry_run:
-        outlet = report.open(console.stdout, on_lost=on_lost)
+        outlet = report.open_results(console.stdout, on_lost=on_lost)
         quote = _quote(console.stdout, is_tty=console.stdout_is_tty)
         report.add(PlanLines(outlet, quote, show_all=wishes.verbose > 0))
     return report

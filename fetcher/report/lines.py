@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from fetcher.events import Event, Notice, Planned
 from fetcher.frozen import frozen
 from fetcher.report.jsonl import dumps, timestamp, utc_now
+from fetcher.report.outlet import Outlet, Patience
 from fetcher.report.rows import left_words
 from fetcher.report.units import human_bytes, human_count, human_rate
 from fetcher.report.words import INFO, LEVEL_NAMES, VERBOSE, WARNING, Quote, level_of, plain, words
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from fetcher.report.outlet import Outlet
     from fetcher.report.pace import Pace, Progress
 
 SUMMARY_EVERY_S = 60.0
@@ -139,15 +139,23 @@ class LogFile:
     """A sink that appends the full log, as text, to a file; opened at the first line.
 
     A file that was moved away (log rotation) is opened anew. When it cannot be written,
-    `complain` is told once, the run goes on, and the next line is tried again.
+    `complain` is told once, the run goes on, and the next line is tried again. It may be a
+    pipe or a terminal whose reader does not read: that is waited for as an `Outlet` does.
     """
 
     def __init__(
-        self, path: Path, *, threshold: int = VERBOSE, complain: Callable[[str], None]
+        self,
+        path: Path,
+        *,
+        threshold: int = VERBOSE,
+        complain: Callable[[str], None],
+        patience: Patience | None = None,
     ) -> None:
         self._path = path
         self._file: TextIO | None = None
+        self._outlet = Outlet(None)
         self._complain: Callable[[str], None] | None = complain
+        self._patience = patience or Patience()
         style = Style(threshold=threshold, is_stamped=True)
         self._lines = LogLines(self._append, style, clock=lambda: 0.0)
 
@@ -159,31 +167,43 @@ class LogFile:
         """Append a line that is no event."""
         self._lines.say(level, text)
 
+    def pump(self) -> bool:
+        """Hand over what a slow reader left; true when nothing is left any more."""
+        return self._outlet.pump()
+
+    def drain(self) -> bool:
+        """Hand over all that waits, as long as there is patience; true when nothing does."""
+        return self._outlet.drain()
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, whatever still waits for its reader."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
-            self._file = None
+            self._file, self._outlet = None, Outlet(None)
 
     def _append(self, line: str) -> None:
         try:
-            file = self._opened()
-            file.write(line + "\n")
-            file.flush()
+            outlet = self._opened()
         except OSError as error:
-            self.close()
-            if self._complain is not None:
-                complain, self._complain = self._complain, None
-                why = error.strerror or type(error).__name__
-                complain(f"the log file {plain(str(self._path))} cannot be written: {why}")
+            self._lose(error)
+        else:
+            outlet.write_line(line)
 
-    def _opened(self) -> TextIO:
+    def _lose(self, error: OSError) -> None:
+        self.close()
+        if self._complain is not None:
+            complain, self._complain = self._complain, None
+            why = error.strerror or type(error).__name__
+            complain(f"the log file {plain(str(self._path))} cannot be written: {why}")
+
+    def _opened(self) -> Outlet:
         if self._file is not None and self._was_moved(self._file):
             self.close()
         if self._file is None:
             self._file = _open_at_once(self._path)
-        return self._file
+            self._outlet = Outlet(self._file, on_lost=self._lose, patience=self._patience)
+        return self._outlet
 
     def _was_moved(self, file: TextIO) -> bool:
         try:
@@ -193,16 +213,19 @@ class LogFile:
 
 
 def _open_at_once(path: Path) -> TextIO:
-    """Return the open file; a pipe that nobody reads is an error, and no reason to wait."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    """Return the open file; a pipe that nobody reads is an error, and no reason to wait.
+
+    Nor is one whose reader does not read: it stays non-blocking, which no other process
+    notices, since it was opened for this one alone.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise OSError(errno.ENXIO, "nobody reads this pipe") from None
         raise
-    os.set_blocking(descriptor, True)
-    return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 class StrayRecords(logging.Handler):

@@ -9,10 +9,11 @@ then on `Patience` is bounded. Knows nothing of what it carries.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
@@ -22,9 +23,14 @@ CHUNK_BYTES: int = getattr(select, "PIPE_BUF", 65536)
 RETRY_S = 0.01  # before asking again a stream that called itself ready and took nothing
 # What may wait for a reader that does not read; beyond it the run keeps the reader's pace.
 WAITING_LIMIT_BYTES = 8 * 1024 * 1024
+# What a terminal that has kept up so far may take for the next text: it holds some 4 KB, less
+# than a frame of bars, and is emptied at once while its other end reads.
+GRACE_S = 0.02
 SLICE_S = 0.1  # how often it is asked, while a reader is waited for, whether to stop
-# What a stop leaves to readers, all together; contract 5.8 allows 5 s, the work takes up to 4.
+# What a stop leaves to readers, all together, and its end counted from the stop: contract 5.8
+# allows 5 s to the end of the process, and what comes before them may take 4.2.
 AFTER_STOP_S = 1.0
+READERS_BY_S = 4.5
 UNKNOWN_SIZE = os.terminal_size((80, 24))
 
 OnLost = Callable[[OSError], None]
@@ -33,22 +39,28 @@ OnLost = Callable[[OSError], None]
 class Patience:
     """How long readers are waited for at the end: without bounds, until a stop is asked for.
 
-    From then on they have AFTER_STOP_S, all of them together. `is_stopping` may become true
-    at any time, as a signal comes.
+    From then on they have AFTER_STOP_S, all of them together, and none beyond READERS_BY_S
+    after the stop. `stopped_at` tells when it was asked for (`time.monotonic`), None so long
+    as it was not; that may change at any time, as a signal comes.
     """
 
-    def __init__(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
-        self.is_stopping = is_stopping
+    def __init__(self, stopped_at: Callable[[], float | None] = lambda: None) -> None:
+        self._stopped_at = stopped_at
         self._ends_at: float | None = None
 
-    def is_over(self) -> bool:
-        """Return whether nobody is waited for any more; the time runs from the first asking."""
-        if not self.is_stopping():
-            return False
+    def is_stopping(self) -> bool:
+        """Return whether a stop was asked for."""
+        return self._stopped_at() is not None
+
+    def left_s(self) -> float:
+        """Return how long readers are waited for yet; the time runs from the first asking."""
+        stopped_at = self._stopped_at()
+        if stopped_at is None:
+            return math.inf
         now_s = time.monotonic()
         if self._ends_at is None:
-            self._ends_at = now_s + AFTER_STOP_S
-        return now_s >= self._ends_at
+            self._ends_at = min(now_s + AFTER_STOP_S, stopped_at + READERS_BY_S)
+        return max(0.0, self._ends_at - now_s)
 
 
 class Outlet:
@@ -56,7 +68,8 @@ class Outlet:
 
     `stream` None (a closed stderr) swallows everything. What the encoding cannot hold is
     written as backslash escapes. `on_lost` is called once, with the error, when the reader
-    has gone (BrokenPipeError) or the disk is full; after that writes do nothing.
+    has gone (BrokenPipeError) or the disk is full; after that writes do nothing. A terminal is
+    opened anew until `close`.
     """
 
     def __init__(
@@ -68,7 +81,7 @@ class Outlet:
         patience: Patience | None = None,
     ) -> None:
         self._stream = stream
-        self._fd = _descriptor(stream)
+        self._stream_fd = self._fd = _descriptor(stream)
         self._encoding = encoding or getattr(stream, "encoding", None) or "utf-8"
         self._on_lost = on_lost
         self._patience = patience or Patience()
@@ -76,6 +89,7 @@ class Outlet:
         self.lost: OSError | None = None
         if self._fd is not None and stream is not None:
             self._attempt(stream.flush)  # what others wrote before goes first
+            self._fd = _opened_anew(self._fd)
 
     @property
     def waiting_bytes(self) -> int:
@@ -107,9 +121,10 @@ class Outlet:
         if self._fd is None:
             self._attempt(partial(self._hand_over, self._stream, text))
             return
+        has_kept_up = self._fd != self._stream_fd and not self._waiting
         self._waiting += text.encode(self._encoding, "backslashreplace")
         is_too_much = len(self._waiting) > WAITING_LIMIT_BYTES
-        is_done = self.pump()
+        is_done = self.pump(GRACE_S if has_kept_up else 0.0)
         while is_too_much and not is_done and not self._patience.is_stopping():
             is_done = self.pump(SLICE_S)
 
@@ -119,9 +134,16 @@ class Outlet:
 
     def drain(self) -> bool:
         """Hand over all that waits, as long as there is patience; true when nothing does."""
-        while not (is_done := self.pump(SLICE_S)) and not self._patience.is_over():
-            pass
+        left_s = math.inf
+        while not (is_done := self.pump(min(SLICE_S, left_s))) and left_s:
+            left_s = self._patience.left_s()
         return is_done
+
+    def close(self) -> None:
+        """Give back what was opened here; the stream stays open and can still be written to."""
+        if self._fd is not None and self._fd != self._stream_fd:
+            os.close(self._fd)
+        self._fd = self._stream_fd
 
     def pump(self, wait_s: float = 0.0) -> bool:
         """Hand over what waits; true when nothing does any more.
@@ -175,6 +197,30 @@ def _descriptor(stream: TextIO | None) -> int | None:
         return None if stream is None else stream.fileno()
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def _opened_anew(descriptor: int) -> int:
+    """Return a descriptor of the same terminal that never blocks, or the one that was given.
+
+    select() calls a terminal ready that takes one byte, where a write of more would block.
+    The open terminal that we were given is not made non-blocking: shell and commands share
+    it. One that may not be opened (another user's, not our session's) is used as it is.
+    """
+    if os.isatty(descriptor) and os.get_blocking(descriptor):
+        for path in _names(descriptor):
+            with contextlib.suppress(OSError):
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return descriptor
+
+
+def _names(terminal: int) -> Iterator[str]:
+    """Yield the paths of a terminal, best first: the session's own may always be opened."""
+    with contextlib.suppress(OSError):
+        os.tcgetpgrp(terminal)  # fails for any other
+        yield "/dev/tty"
+    yield f"/proc/self/fd/{terminal}"  # where /dev does not show it, as in some containers
+    with contextlib.suppress(OSError):
+        yield os.ttyname(terminal)
 
 
 def _is_ready(descriptor: int, timeout_s: float) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from fetcher.frozen import frozen
+from fetcher.runs.leave import Leave
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -54,15 +55,16 @@ async def afterwards(
     """
     hooks: Hooks | None = None
     ping: Ping | None = None
+    leave = Leave(stopped)
     async with contextlib.AsyncExitStack() as stack:
         if settings.ping_url is not None:
             from fetcher.runs.ping import Ping  # noqa: PLC0415 - see the module's docstring
 
-            ping = Ping(settings.ping_url, sink, stopped=stopped)
+            ping = Ping(settings.ping_url, sink, leave=leave)
             await stack.enter_async_context(ping)
         if settings.exec is not None or settings.exec_after is not None:
             from fetcher.runs.hooks import Hooks  # noqa: PLC0415 - see the module's docstring
 
-            hooks = Hooks(settings, sink, stopped=stopped)
+            hooks = Hooks(settings, sink, leave=leave)
             await stack.enter_async_context(hooks)
         yield Afterwards(hooks, ping)

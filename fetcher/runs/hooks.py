@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from fetcher.configuration.targets import EXEC_PLACEHOLDERS, RUN_FACTS, split_command
 from fetcher.configuration.values import show_time
@@ -20,15 +20,17 @@ from fetcher.core.extensions import KNOWN_EXTENSIONS
 from fetcher.core.names import short_id, stem
 from fetcher.events import ExecFailed, Notice
 from fetcher.frozen import frozen
+from fetcher.runs.leave import LAST_COMMAND_BY_S
 from fetcher.runs.process import Bounds, Command, Ended, carry_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from fetcher.configuration.settings import Settings
     from fetcher.events import RunCompleted, Sink
     from fetcher.runs.finish import Done
+    from fetcher.runs.leave import Leave
 
 _PLACEHOLDER = re.compile(r"(?<!\$)\{(" + "|".join(EXEC_PLACEHOLDERS) + r")\}")
 # Variables that hold the key or say where it is, and the one that is taken for it.
@@ -51,7 +53,7 @@ class Limits:
 
     `at_once`: how many run at a time; `waiting`: how many files wait for theirs before
     downloads wait too. Seconds: `each_s` for one command; after a stop, `grace_s` for all
-    that there are, then `last_s` for `--exec-after` (contract 5.8: 5 s for the whole stop).
+    that there are, then `last_s` for `--exec-after`, as far as the leave goes.
     """
 
     at_once: int = 4
@@ -64,8 +66,8 @@ class Limits:
 class Hooks:
     """The commands of one run, and a context manager around it.
 
-    `stopped` returns once a stop is asked for. Without `--exec` and `--exec-after` nothing
-    is done and nothing is held.
+    `leave` is what a stop leaves to them. Without `--exec` and `--exec-after` nothing is
+    done and nothing is held.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Hooks:
         settings: Settings,
         sink: Sink,
         *,
-        stopped: Callable[[], Coroutine[Any, Any, None]],
+        leave: Leave,
         environ: Mapping[str, str] | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -81,7 +83,7 @@ class Hooks:
         self._last_words = split_command(settings.exec_after) if settings.exec_after else []
         self._settings = settings
         self._sink = sink
-        self._stopped = stopped
+        self._leave = leave
         self._environ = os.environ if environ is None else environ
         self._limits = limits or Limits()
         self._tell = self._log if _is_shared(settings) else None
@@ -124,7 +126,7 @@ class Hooks:
 
     async def _keep_time(self) -> None:
         """Let commands end by themselves for a little while after a stop."""
-        await self._stopped()
+        await self._leave.begun()
         self._is_stopping = True
         await asyncio.sleep(self._limits.grace_s)
         self._cut.set()
@@ -138,11 +140,7 @@ class Hooks:
                 self._queue.task_done()
 
     async def _run_for(self, done: Done) -> None:
-        if self._cut.is_set():
-            ended = Ended(None, "it was not started, as the run was stopped")
-        else:
-            bounds = Bounds(self._limits.each_s, self._cut)
-            ended = await self._carry_out(lambda: self._for_file(done), bounds)
+        ended = await self._run_within(lambda: self._for_file(done), self._cut)
         if ended.code != 0:
             job = done.entry.job
             self._sink(
@@ -150,17 +148,27 @@ class Hooks:
             )
 
     async def _run_last(self, final: RunCompleted) -> None:
-        bounds = Bounds(self._limits.each_s, self._cut)
-        if self._is_stopping:
-            bounds = Bounds(self._limits.last_s, asyncio.Event())
-        ended = await self._carry_out(lambda: self._for_run(final), bounds)
+        cut = self._last_cut() if self._is_stopping else self._cut
+        ended = await self._run_within(lambda: self._for_run(final), cut)
         if ended.code != 0:
             how = ended.reason or f"it ended with {ended.code}"
             self._sink(Notice("WARNING", f"the command of --exec-after failed: {how}"))
 
-    async def _carry_out(self, command: Callable[[], Command], bounds: Bounds) -> Ended:
+    def _last_cut(self) -> asyncio.Event:
+        """Return what ends a last command that begins after a stop."""
+        cut = asyncio.Event()
+        left_s = min(self._limits.last_s, self._leave.left_s(LAST_COMMAND_BY_S))
+        if left_s:
+            asyncio.get_running_loop().call_later(left_s, cut.set)
+        else:
+            cut.set()
+        return cut
+
+    async def _run_within(self, command: Callable[[], Command], cut: asyncio.Event) -> Ended:
+        if cut.is_set():
+            return Ended(None, "it was not started, as the run was stopped")
         try:
-            return await carry_out(command(), bounds, tell=self._tell)
+            return await carry_out(command(), Bounds(self._limits.each_s, cut), tell=self._tell)
         except UnicodeEncodeError:  # a word or a path that this locale cannot write
             return Ended(None, "it could not be started: its words do not fit this locale")
         except Exception as error:  # noqa: BLE001 - a task's edge: the files behind it wait

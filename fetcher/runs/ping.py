@@ -7,19 +7,19 @@ nothing. Its network is `client`'s.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from fetcher.errors import FetcherError, bare_url
 from fetcher.events import Notice
 from fetcher.network.client import AGENT, Host
+from fetcher.runs.leave import PINGS_BY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from fetcher.events import Sink
+    from fetcher.runs.leave import Leave
 
 PING_S = 10.0  # what the services advise; a run must not hang on its monitor
-HURRIED_S = 0.8  # once a stop was asked for: contract 5.8 leaves 5 s for everything
+HURRIED_S = 0.8  # once a stop was asked for, as far as the leave goes
 
 
 def address_for(url: str, ending: str) -> str:
@@ -31,8 +31,8 @@ def address_for(url: str, ending: str) -> str:
 class Ping:
     """The pings of one run, and a context manager around the whole of it.
 
-    `stopped` returns once a stop is asked for. A run that leaves with an error before
-    `ended` was called counts as failed.
+    `leave` is what a stop leaves to them. A run that leaves with an error before `ended`
+    was called counts as failed.
     """
 
     def __init__(
@@ -40,16 +40,18 @@ class Ping:
         url: str,
         sink: Sink,
         *,
-        stopped: Callable[[], Coroutine[Any, Any, None]],
+        leave: Leave,
     ) -> None:
         self._url = url
         self._sink = sink
-        self._stopped = stopped
+        self._leave = leave
+        self._stopping: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._has_ended = False
 
     async def __aenter__(self) -> Self:
         """Tell of the start, without making the run wait for it."""
+        self._stopping = asyncio.create_task(self._leave.begun())
         self._starting = asyncio.create_task(self._send("/start"))
         return self
 
@@ -59,26 +61,25 @@ class Ping:
             if kind is not None and issubclass(kind, Exception):
                 await self.ended(FetcherError.exit_code)
         finally:
-            if self._starting is not None:
-                await _cancelled(self._starting)
+            await _cancelled(*filter(None, [self._starting, self._stopping]))
 
     async def ended(self, exit_code: int) -> None:
         """Tell how the run ended: 0 is a success, everything else is not. Once a run."""
-        if self._starting is None or self._has_ended:
+        if self._starting is None or self._stopping is None or self._has_ended:
             return
         self._has_ended = True
         sending = asyncio.create_task(self._finish(self._starting, "/fail" if exit_code else ""))
-        stopping = asyncio.create_task(self._stopped())
         try:
             await asyncio.wait(
-                {sending, stopping}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED
+                {sending, self._stopping}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED
             )
-            if stopping.done() and not sending.done():
-                await asyncio.wait({sending}, timeout=HURRIED_S)
+            if self._stopping.done() and not sending.done():
+                left_s = min(HURRIED_S, self._leave.left_s(PINGS_BY_S))
+                await asyncio.wait({sending}, timeout=left_s)
             if not sending.done():
                 self._complain(self._url, "no answer in time")
         finally:
-            await _cancelled(sending, stopping)
+            await _cancelled(sending)
 
     async def _finish(self, starting: asyncio.Task[None], ending: str) -> None:
         await asyncio.wait({starting})  # a service takes them in the order in which they come

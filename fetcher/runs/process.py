@@ -106,8 +106,12 @@ async def _ended(process: asyncio.subprocess.Process, bounds: Bounds) -> Ended:
         if ending.done():
             return Ended(ending.result())
         _signal_group(process.pid, signal.SIGTERM)
-        patience_s = _CUT_PATIENCE_S if bounds.cut.is_set() else _PATIENCE_S
-        await asyncio.wait({ending}, timeout=patience_s)
+        if not bounds.cut.is_set():
+            await asyncio.wait(
+                {ending, cutting}, timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        if bounds.cut.is_set():
+            await asyncio.wait({ending}, timeout=_CUT_PATIENCE_S)
     finally:
         cutting.cancel()
         if process.returncode is None or not ending.done():
