@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-# Seconds after the stop. The work itself may take four; readers of stdout and stderr come
-# last (`report.outlet`).
+# Seconds after the stop. What is not over 0.1 s later is left as it is (`foreground`); readers
+# of stdout and stderr come last (`report.outlet`).
 LAST_COMMAND_BY_S = 3.2
 PINGS_BY_S = 4.2
 
