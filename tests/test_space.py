@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,29 @@ def test_where_others_took_what_was_promised_the_next_pieces_of_all_must_fit(
         return
     with pytest.raises(FullError):
         space.wrote("a", mib, 9 * mib)
+
+
+def test_of_files_that_others_left_too_little_room_for_the_last_comes_to_its_end(
+    tmp_path: Path, disk: list[int]
+) -> None:
+    """What is refused writes no more, though it takes a moment to give its promise back."""
+    mib = 1 << 20
+    disk[0] = 20 * mib
+    space = Space(tmp_path, 0)
+    left = dict.fromkeys("abcd", 5 * mib)
+    for holder, bytes_left in left.items():
+        space.promise(holder, bytes_left)
+    disk[0] = 10 * mib + mib // 2
+    under_way = list(left)
+    while under_way:
+        holder = under_way.pop(0)
+        disk[0] -= mib
+        left[holder] -= mib
+        with contextlib.suppress(FullError):
+            space.wrote(holder, mib, left[holder])
+            under_way += [holder] if left[holder] else []
+    assert sorted(left.values())[0] == 0
+    assert disk[0] >= 0
 
 
 def test_a_promise_shrinks_with_what_was_written(tmp_path: Path, disk: list[int]) -> None:

@@ -88,7 +88,8 @@ class Space:
         beside what the others may write before they look.
         """
         with self._lock:
-            self._promised[holder] = bytes_left
+            if holder not in self._refused:  # another of its threads may just have met that
+                self._promised[holder] = bytes_left
             self._unseen_bytes += count_bytes
             is_overdue = self._clock() - self._looked_at_s >= _LOOK_EVERY_S
             is_scarce = self._room_seen_bytes < _AMPLE_BYTES
@@ -97,6 +98,7 @@ class Space:
                     self._look_again(bytes_left)
                 except FullError as error:
                     self._refused[holder] = error
+                    self._promised.pop(holder, None)  # it writes no more: others may have that
                     raise
 
     def _look_again(self, bytes_left: int) -> None:
