@@ -200,8 +200,8 @@ class Fetcher:
             self._completed = run.completed
             sink(RunStarted("backfill", str(run.destination.root)))
             exit_code = await self._end_of(sink, _cleared(run, _backfill(run))) or _verdict(run)
-            if exit_code in _SIGNALLED and await run.is_done():  # it came after the last file
-                await _clear(run)
+            if exit_code in _SIGNALLED and after.hooks is None and await run.is_done():
+                await _clear(run)  # it came after the last file, and cuts no command short
                 exit_code = _verdict(run)
             return _End(run.completed(exit_code), run.account.files_downloaded > 0)
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from support import KEY, check_mirror, eventually, files, unfinished
 
 import fetcher
@@ -81,13 +82,14 @@ class Slow:
 
 @asynccontextmanager
 async def slow(
-    sim: Simulator, dest: Path, *, fsync_s: float, within_s: float = 10.0
+    sim: Simulator, dest: Path, *options: str, fsync_s: float, within_s: float = 10.0
 ) -> AsyncIterator[Slow]:
     """Give a running backfill; every fsync of a file takes so long, a stop no longer than that."""
     begun = dest.with_name("begun")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _PROGRAM, str(begun), str(fsync_s), str(within_s)),
         *("backfill", "--json", "--api-url", sim.api_url, "-d", str(dest), "--min-free", "0"),
+        *options,
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(Path(fetcher.__file__).parents[1]),
@@ -151,12 +153,15 @@ async def test_a_disk_that_cannot_finish_in_time_leaves_the_rest_to_the_next_run
     assert unfinished(dest) == []
 
 
-async def test_a_stop_that_comes_after_the_last_file_has_come_stops_nothing(
-    sim: Simulator, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "wanted"), [((), 0), (("--exec-after", "true"), 143)], ids=["all done", "a command"]
+)
+async def test_a_stop_that_comes_after_the_last_file_has_come_stops_no_more_than_commands(
+    options: tuple[str, ...], wanted: int, sim: Simulator, tmp_path: Path
 ) -> None:
     dest = tmp_path / "dest"
     sim.add_job(size_bytes=600_000)
-    async with slow(sim, dest, fsync_s=0.3) as run:
+    async with slow(sim, dest, *options, fsync_s=1.0) as run:
         status, events = await run.stopped()
-    assert (status, check_end(events, status)["downloaded"]) == (0, 1)
+    assert (status, check_end(events, status)["downloaded"]) == (wanted, 1)
     check_mirror(sim, dest)
