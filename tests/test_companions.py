@@ -13,7 +13,7 @@ from fetcher.events import Event, Notice
 from fetcher.files.places import Places
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
 from fetcher.runs.companions import Companions
-from fetcher.runs.finish import Done
+from fetcher.runs.desk import Done
 from fetcher.runs.records import encoded, record_of
 
 if TYPE_CHECKING:

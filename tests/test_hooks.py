@@ -23,7 +23,7 @@ from fetcher.configuration.targets import EXEC_PLACEHOLDERS, RUN_FACTS
 from fetcher.engine import Stop
 from fetcher.events import Event, ExecFailed, Notice, RunCompleted
 from fetcher.models import Entry, Job, JobId, State, Status, Variant
-from fetcher.runs.finish import Done
+from fetcher.runs.desk import Done
 from fetcher.runs.hooks import Hooks, Limits, facts_of, without_key
 from fetcher.runs.leave import LAST_COMMAND_BY_S, Leave
 

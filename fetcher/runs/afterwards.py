@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fetcher.configuration.settings import Settings
     from fetcher.events import RunCompleted, Sink
-    from fetcher.runs.finish import Done
+    from fetcher.runs.desk import Done
     from fetcher.runs.hooks import Hooks
     from fetcher.runs.ping import Ping
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fetcher.configuration.settings import Settings
     from fetcher.events import Sink
-    from fetcher.runs.finish import Done
+    from fetcher.runs.desk import Done
 
 _LOCK_STEP_S = 0.2
 

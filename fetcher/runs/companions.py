@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fetcher.events import Sink
     from fetcher.files.places import Places
     from fetcher.models import Job, JobId
-    from fetcher.runs.finish import Done
+    from fetcher.runs.desk import Done
 
     Sent = Callable[[Sequence[JobId]], Awaitable[Mapping[JobId, bytes]]]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fetcher.files.space import Space
     from fetcher.manifest.manifest import Manifest
     from fetcher.network.client import Api
-    from fetcher.runs.finish import Done
+    from fetcher.runs.desk import Done
     from fetcher.runs.history import History
     from fetcher.runs.look import Eye
     from fetcher.runs.pipeline import Budget, Pipeline

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fetcher.configuration.settings import Settings
     from fetcher.events import RunCompleted, Sink
-    from fetcher.runs.finish import Done
+    from fetcher.runs.desk import Done
     from fetcher.runs.leave import Leave
 
 _PLACEHOLDER = re.compile(r"(?<!\$)\{(" + "|".join(EXEC_PLACEHOLDERS) + r")\}")

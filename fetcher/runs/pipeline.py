@@ -22,8 +22,9 @@ from fetcher.files.parts import part_key
 from fetcher.frozen import frozen
 from fetcher.manifest.store import Store
 from fetcher.models import State, Variant
+from fetcher.runs.desk import give_up
 from fetcher.runs.finding import find
-from fetcher.runs.finish import Finisher, Ready, give_up
+from fetcher.runs.finish import Finisher, Ready
 from fetcher.threads import is_cancelled, run
 from fetcher.transfers.outcomes import Fetched, GivenUp, LeftOut
 from fetcher.transfers.transfer import Transfer
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from fetcher.events import Sink
     from fetcher.manifest.manifest import Manifest
     from fetcher.models import Entry, JobId
-    from fetcher.runs.finish import Desk
+    from fetcher.runs.desk import Desk
     from fetcher.runs.look import Eye
     from fetcher.transfers.transfer import Means
     from fetcher.transfers.underway import Kit

@@ -16,7 +16,7 @@ from fetcher.manifest.store import Store
 from fetcher.models import State
 from fetcher.network.client import AGENT, Host
 from fetcher.network.gates import Gates, Limiter
-from fetcher.runs.finish import Desk
+from fetcher.runs.desk import Desk
 from fetcher.runs.pipeline import Budget, Pipeline, Plant
 from fetcher.transfers.links import Links
 from fetcher.transfers.slots import Slots
