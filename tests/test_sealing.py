@@ -186,6 +186,25 @@ def test_what_is_in_place_and_cannot_be_made_durable_is_not_recorded(
     assert open_files() == files
 
 
+def test_one_file_in_place_that_cannot_be_made_durable_is_its_own_trouble(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench.root / "a.wav").write_bytes(BODY)
+    number = (bench.root / "a.wav").stat().st_ino
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if os.fstat(fd).st_ino == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    trouble, none = bench.seal(bench.small("a.wav"), bench.small("b.wav"))
+    assert isinstance(trouble, StorageError)
+    assert none is None
+    assert (bench.root / "b.wav").read_bytes() == BODY
+
+
 # ---- a stop that cannot wait for the disk ------------------------------------------------
 
 

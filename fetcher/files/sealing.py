@@ -289,15 +289,14 @@ def _put(one: Sealable, places: Places, folders: _Folders) -> FetcherError | Non
         try:
             folders.put(one.part_path, one.path)
         except TakenError:
-            if not one.may_replace:
+            if one.may_replace:
+                folders.put(one.part_path, one.path, over_file=True)
+            elif _stands_already(one, places):
+                return folders.hold(one.path)
+            else:
                 raise
-            folders.put(one.part_path, one.path, over_file=True)
         if isinstance(one.content, Part):
             one.content.forget()
-    except TakenError as error:
-        if not _stands_already(one, places):
-            return error
-        return folders.hold(one.path)
     except FetcherError as error:
         return error
     return None
