@@ -603,6 +603,7 @@ async def test_an_outage_is_told_once_and_caught_up_with(
         sim.add_job()
         sim.api_down = False
         await at.until(lambda: len(at.of(DownloadCompleted)) == 3)
+        await at.until(lambda: bool(at.said("INFO")))  # the poll may end after the file is here
         assert at.said("INFO") == ["the API answers again"]
         ran = await at.stopped()
     assert ran.exit_code == 0
